@@ -1,0 +1,65 @@
+# `make demo` and `make test` do all set-up themselves: a virtual environment in .venv with everything pinned in
+# pyproject.toml. Nothing is installed outside this folder.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: help setup demo demo-keep test check format proto stubs golden bench-dataplane bench-controlplane clean
+
+help: ## Show the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## Make the virtual environment with everything in it
+
+$(READY): pyproject.toml
+	@[ "$$(uname -s)" = Linux ] || { echo "gossamer runs on Linux; this is $$(uname -s)" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer with venv and ensurepip found: install python3 and python3-venv, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up .venv with $$($(PYTHON) --version) (about a minute, once)"
+	@[ -x $(PY) ] || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@touch $@
+
+demo: $(READY) ## Run the whole mesh on loopback and show what it does (about a minute)
+	@.venv/bin/meshctl demo
+
+demo-keep: $(READY) ## The same, and leave it running until Ctrl-C
+	@.venv/bin/meshctl demo --keep
+
+test: $(READY) ## Run all tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(READY) stubs ## Format, lint, types, layers, generated code
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) proto/generate.py check
+
+format: $(READY) ## Format and fix what can be fixed
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+proto: $(READY) ## Generate the code of our .proto files (committed)
+	@$(PY) proto/generate.py code
+
+stubs: $(READY) ## Generate type stubs for the installed xDS messages (not committed)
+	@[ typings/.ready -nt $(READY) ] || { $(PY) proto/generate.py stubs && touch typings/.ready; }
+
+golden: $(READY) ## Rewrite the compiler's golden files; read the diff before you commit it
+	@$(PY) -m pytest tests/golden --update-golden
+
+bench-dataplane: $(READY) ## The agent beside Envoy: requests per second per core, latency, memory
+	@$(PY) -m bench.dataplane
+
+bench-controlplane: $(READY) ## Changes to many delta streams: time to the last delivery, CPU, memory
+	@$(PY) -m bench.controlplane
+
+clean: ## Remove the virtual environment and what was generated
+	@rm -rf .venv typings build *.egg-info
