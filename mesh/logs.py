@@ -105,7 +105,10 @@ class _Formatter(logging.Formatter):
 
 def _text(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(c.isspace() or c == '"' for c in text) else text
+    if text and text.isprintable() and not any(char in ' "' or char.isspace() for char in text):
+        return text
+    # Escaped where it could steer a terminal.
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def configure(*, level: str = "info", as_json: bool = False) -> None:

@@ -24,11 +24,12 @@ STUBBED = (
     "envoy.extensions.filters.http.cors.v3", "envoy.extensions.filters.http.fault.v3",
     "envoy.extensions.filters.http.router.v3", "envoy.extensions.filters.listener.tls_inspector.v3",
     "envoy.extensions.filters.network.http_connection_manager.v3", "envoy.extensions.filters.network.tcp_proxy.v3",
-    "envoy.extensions.retry.host.previous_hosts.v3", "envoy.extensions.transport_sockets.raw_buffer.v3",
+    "envoy.extensions.retry.host.previous_hosts.v3", "envoy.extensions.retry.priority.previous_priorities.v3",
+    "envoy.extensions.transport_sockets.raw_buffer.v3",
     "envoy.extensions.transport_sockets.tls.v3", "envoy.extensions.upstreams.http.v3",
     "envoy.service.cluster.v3", "envoy.service.discovery.v3", "envoy.service.endpoint.v3",
     "envoy.service.listener.v3", "envoy.service.load_stats.v3", "envoy.service.route.v3",
-    "envoy.service.secret.v3", "envoy.service.status.v3", "envoy.type.matcher.v3", "envoy.type.v3",
+    "envoy.service.secret.v3", "envoy.service.status.v3", "envoy.type.matcher.v3", "envoy.type.v3", "google.rpc",
 )  # fmt: skip
 
 

@@ -36,8 +36,7 @@ class SpiffeId:
             )
         if slash:
             for segment in rest.split("/"):
-                if segment in (".", "..") or not _SEGMENT.fullmatch(segment):
-                    raise ValueError(f"found path segment {segment[:80]!r} in {uri[:80]!r}")
+                _check_segment(segment)
         return cls(trust_domain, f"/{rest}" if slash else "")
 
     @property
@@ -57,9 +56,23 @@ class SpiffeId:
 
 def workload_id(trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
     """`spiffe://TD/ns/NS/sa/SA`. Raises ValueError when a part cannot stand in a SPIFFE id."""
-    return SpiffeId.parse(f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+    return _made(trust_domain, "ns", namespace, "sa", service_account)
 
 
 def node_id(trust_domain: str, node: str) -> SpiffeId:
     """`spiffe://TD/node/NAME`. Raises ValueError when a part cannot stand in a SPIFFE id."""
-    return SpiffeId.parse(f"spiffe://{trust_domain}/node/{node}")
+    return _made(trust_domain, "node", node)
+
+
+def _made(trust_domain: str, *segments: str) -> SpiffeId:
+    # Each by itself: a slash within a part would make another id of it.
+    for segment in segments:
+        _check_segment(segment)
+    if "/" in trust_domain:
+        raise ValueError(f"found trust domain {trust_domain[:80]!r}, expected no '/'")
+    return SpiffeId.parse("/".join((f"spiffe://{trust_domain}", *segments)))
+
+
+def _check_segment(segment: str) -> None:
+    if segment in (".", "..") or not _SEGMENT.fullmatch(segment):
+        raise ValueError(f"found path segment {segment[:80]!r}, expected letters, digits, '.', '-' or '_'")

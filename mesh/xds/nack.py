@@ -8,6 +8,7 @@ Not:    finding names in the free text of other clients (controlplane.discovery.
 from collections.abc import Iterable, Mapping
 
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
@@ -32,6 +33,10 @@ def rejected_names(details: Iterable[AnyMessage]) -> dict[str, str]:
     found: dict[str, str] = {}
     for detail in details:
         violations = BadRequest()
-        if detail.Unpack(violations):
+        try:
+            is_ours = detail.Unpack(violations)
+        except DecodeError:
+            continue
+        if is_ours:
             found.update((violation.field, violation.description) for violation in violations.field_violations)
     return found

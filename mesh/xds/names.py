@@ -27,6 +27,7 @@ class ClusterKey:
             or parts[0] not in ("outbound", "inbound")
             or not parts[1].isascii()
             or not parts[1].isdigit()
+            or len(parts[1]) > 5
         ):
             return None
         return cls(parts[0], int(parts[1]), parts[2], parts[3])
