@@ -1,0 +1,166 @@
+"""The kinds that Gossamer serves: their names, the versions that are taken, the version that is stored.
+
+Owns:   the registry KINDS and its look-ups.
+Not:    what a kind's spec means (one module per kind), what is refused (controlplane.policy.rules).
+Source: istio.io/api's CRD tags and Kubernetes' API reference.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from controlplane.policy.destination_rule import DestinationRule
+from controlplane.policy.peer_authentication import PeerAuthentication
+from controlplane.policy.service import Namespace, Service
+from controlplane.policy.service_entry import ServiceEntry
+from controlplane.policy.spec import Spec
+from controlplane.policy.virtual_service import VirtualService
+from controlplane.policy.workload_entry import WorkloadEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KindInfo:
+    """One kind. `group` is empty for Kubernetes' core; every one of `versions` has the same schema. One object each."""
+
+    group: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    versions: tuple[str, ...]  # newest first
+    storage_version: str
+    namespaced: bool
+    spec_model: type[Spec]
+    spec_required: bool = True
+    dns_label_name: bool = False  # the name is one DNS label instead of a DNS subdomain
+
+    @property
+    def storage_api_version(self) -> str:
+        """The apiVersion of what is stored."""
+        return self.api_version(self.storage_version)
+
+    @property
+    def api_versions(self) -> tuple[str, ...]:
+        """Every apiVersion that is taken, newest first."""
+        return tuple(self.api_version(version) for version in self.versions)
+
+    @property
+    def list_kind(self) -> str:
+        """The kind of a list of these."""
+        return f"{self.kind}List"
+
+    def api_version(self, version: str) -> str:
+        """`group/version`, or the version alone for the core group."""
+        return f"{self.group}/{version}" if self.group else version
+
+    def __repr__(self) -> str:
+        return f"KindInfo({self.storage_api_version}, {self.kind})"
+
+
+class Kinds:
+    """All kinds, with the look-ups by which users and clients name them."""
+
+    def __init__(self, kinds: Iterable[KindInfo]) -> None:
+        self._kinds = tuple(kinds)
+        self._by_resource = {(info.group, info.plural): info for info in self._kinds}
+        self._by_kind = {(info.group, info.kind): info for info in self._kinds}
+        self._by_api_version = {
+            (api_version, info.kind): info for info in self._kinds for api_version in info.api_versions
+        }
+        self._by_word = {
+            word.lower(): info
+            for info in self._kinds
+            for word in (
+                info.kind,
+                info.plural,
+                info.singular,
+                *info.short_names,
+                f"{info.plural}.{info.group}".rstrip("."),
+            )
+        }
+
+    def __iter__(self) -> Iterator[KindInfo]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def by_resource(self, group: str, plural: str) -> KindInfo | None:
+        """By the parts of a REST path."""
+        return self._by_resource.get((group, plural))
+
+    def by_group_kind(self, group: str, kind: str) -> KindInfo | None:
+        """By an ObjectRef's parts."""
+        return self._by_kind.get((group, kind))
+
+    def by_api_version(self, api_version: str, kind: str) -> KindInfo | None:
+        """By what stands at the head of a manifest."""
+        return self._by_api_version.get((api_version, kind))
+
+    def by_word(self, word: str) -> KindInfo | None:
+        """By what a user types: kind, plural, singular, short name, plural.group; in any case."""
+        return self._by_word.get(word.lower())
+
+    def named(self, kind: str) -> KindInfo | None:
+        """By the kind alone, in whatever group."""
+        return next((info for info in self._kinds if info.kind == kind), None)
+
+    def words(self) -> tuple[str, ...]:
+        """Everything that `by_word` knows, sorted."""
+        return tuple(sorted(self._by_word))
+
+    def nearest(self, kind: str) -> KindInfo | None:
+        """The kind whose name is most like `kind`, or None."""
+        names = {info.kind.lower(): info for info in self._kinds}
+        close = difflib.get_close_matches(kind[:64].lower(), names, n=1, cutoff=0.7)
+        return names[close[0]] if close else None
+
+
+def _istio(group: str, kind: str, plural: str, short: str, versions: tuple[str, ...], model: type[Spec]) -> KindInfo:
+    return KindInfo(
+        group=group,
+        kind=kind,
+        plural=plural,
+        singular=kind.lower(),
+        short_names=(short,),
+        versions=versions,
+        storage_version="v1",
+        namespaced=True,
+        spec_model=model,
+        spec_required=model is not PeerAuthentication,
+    )
+
+
+def _core(kind: str, short: str, model: type[Spec], *, namespaced: bool) -> KindInfo:
+    return KindInfo(
+        group="",
+        kind=kind,
+        plural=f"{kind.lower()}s",
+        singular=kind.lower(),
+        short_names=(short,),
+        versions=("v1",),
+        storage_version="v1",
+        namespaced=namespaced,
+        spec_model=model,
+        spec_required=namespaced,
+        dns_label_name=True,
+    )
+
+
+_NETWORKING = "networking.istio.io"
+_SECURITY = "security.istio.io"
+_ALL = ("v1", "v1beta1", "v1alpha3")
+
+VIRTUAL_SERVICE = _istio(_NETWORKING, "VirtualService", "virtualservices", "vs", _ALL, VirtualService)
+DESTINATION_RULE = _istio(_NETWORKING, "DestinationRule", "destinationrules", "dr", _ALL, DestinationRule)
+SERVICE_ENTRY = _istio(_NETWORKING, "ServiceEntry", "serviceentries", "se", _ALL, ServiceEntry)
+WORKLOAD_ENTRY = _istio(_NETWORKING, "WorkloadEntry", "workloadentries", "we", _ALL, WorkloadEntry)
+PEER_AUTHENTICATION = _istio(
+    _SECURITY, "PeerAuthentication", "peerauthentications", "pa", ("v1", "v1beta1"), PeerAuthentication
+)
+SERVICE = _core("Service", "svc", Service, namespaced=True)
+NAMESPACE = _core("Namespace", "ns", Namespace, namespaced=False)
+
+KINDS = Kinds(
+    (VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, PEER_AUTHENTICATION, SERVICE, NAMESPACE)
+)
