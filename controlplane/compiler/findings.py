@@ -1,0 +1,263 @@
+"""What users should know about their objects as the mesh now is: conditions.
+
+Owns:   findings of one object by itself, and of one host with everything about it.
+Not:    findings that depend on which proxies are connected (scopes), when they are computed (compile).
+Source: control-plane.md 2.6 (Istio's message codes); decisions 4, 5, 8.
+"""
+
+from collections.abc import Iterable, Iterator, Sized
+
+from controlplane.compiler.limits import (
+    destination_rule_limits,
+    grpc_approximations,
+    resolution_problem,
+    virtual_service_limits,
+)
+from controlplane.compiler.services import client_rule, scoped_rule
+from controlplane.compiler.types import Condition
+from controlplane.model.destination_rules import losers, merge_group, rule_host
+from controlplane.model.peer_authentication import has_selector, shadowed
+from controlplane.model.proxy import Caller, ProxyScope
+from controlplane.model.services import Service
+from controlplane.model.views import ServiceView, Target
+from controlplane.model.virtual_services import chosen, destination_host, hosts_of, route_destinations
+from controlplane.policy.destination_rule import DestinationRule
+from controlplane.policy.hosts import is_wildcard
+from controlplane.policy.http_route import Destination
+from controlplane.policy.kinds import DESTINATION_RULE, SERVICE_ENTRY, VIRTUAL_SERVICE
+from controlplane.policy.objects import PolicyObject
+from controlplane.policy.selector import selects
+from controlplane.policy.service_entry import ServiceEntry
+from controlplane.policy.virtual_service import VirtualService
+from controlplane.settings import MeshSettings
+from mesh.vocabulary import Dialect
+
+NOT_FOUND = "ReferencedResourceNotFound"
+_SHOWN = 8
+
+
+def condition(rule: PolicyObject, kind: str, reason: str, message: str, code: str = "") -> Condition:
+    """Something that needs attention."""
+    return Condition(rule.ref, kind, "True", reason, message, code)
+
+
+def object_findings(rule: PolicyObject, dialect: Dialect = Dialect.GOSSAMER) -> Iterator[Condition]:
+    """What the dialect does not do of one object, whatever else is in the mesh."""
+    fields: tuple[str, ...] = ()
+    if rule.kind is VIRTUAL_SERVICE:
+        fields = virtual_service_limits(rule.spec_as(VirtualService), dialect)
+    elif rule.kind is DESTINATION_RULE:
+        fields = destination_rule_limits(rule.spec_as(DestinationRule), dialect)
+    elif rule.kind is SERVICE_ENTRY:
+        yield from _resolution(rule, dialect)
+    if fields:
+        who = {Dialect.GOSSAMER: "Gossamer agents do", Dialect.GRPC: "gRPC clients do", Dialect.ENVOY: "Envoys do"}
+        message = f"{who[dialect]} not enforce {', '.join(fields[:_SHOWN])}" + _more(fields)
+        yield condition(rule, "NotEnforced", "UnsupportedField", message)
+
+
+def _resolution(rule: PolicyObject, dialect: Dialect) -> Iterator[Condition]:
+    problem = resolution_problem(rule.spec_as(ServiceEntry), dialect)
+    if problem:
+        yield condition(rule, "NotEnforced", "UnsupportedField", f"spec.resolution: {problem}")
+
+
+def grpc_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
+    """What gRPC clients do otherwise or not at all."""
+    for rule in rules:
+        if rule.kind is DESTINATION_RULE:
+            approximated = grpc_approximations(rule.spec_as(DestinationRule))
+            if approximated:
+                yield condition(rule, "Approximated", "GrpcClient", "; ".join(approximated))
+        yield from object_findings(rule, Dialect.GRPC)
+
+
+def shared_cluster_findings(view: ServiceView, scope: ProxyScope, settings: MeshSettings) -> Iterator[Condition]:
+    """DestinationRules that one workload of a node would use, were there not another's for the same host.
+
+    All workloads of an agent share its clusters, so only one rule for a host can hold on a node.
+    """
+    if len(scope.callers) < 2:
+        return
+    used = scoped_rule(view.host, view.target, scope, settings)
+    for caller in scope.callers:
+        wanted = client_rule(view.host, view.target, caller, settings)
+        for rule in wanted.rules if used.rules else ():
+            if rule not in used.rules:
+                message = (
+                    f"for {view.host}, a node with workloads of {' and '.join(scope.namespaces)} uses "
+                    f"{used.rules[0].ref} for all of them"
+                )
+                yield condition(rule, "NotEnforced", "SharedClusters", message)
+
+
+def peer_findings(policies: Iterable[PolicyObject], *, in_root: bool) -> Iterator[Condition]:
+    """The PeerAuthentications of one namespace, the oldest first."""
+    known = tuple(policies)
+    for loser, winner in shadowed(known).items():
+        message = f"{winner.ref} is older and decides for the whole namespace; this one has no effect"
+        yield condition(loser, "Conflict", "OtherObjectWins", message)
+    if in_root:
+        for item in known:
+            if has_selector(item):
+                message = "a selector in the root namespace selects nothing; write it into the workloads' namespace"
+                yield condition(item, "NotEnforced", "SelectorInRootNamespace", message)
+
+
+def host_findings(view: ServiceView, settings: MeshSettings) -> Iterator[Condition]:
+    """Everything about one host."""
+    for loser in view.definitions[1:]:
+        message = f"{view.definitions[0].ref} defines {view.host} already; this definition of it has no effect"
+        yield condition(loser, "Conflict", "HostAlreadyDefined", message)
+    if view.service is not None:
+        yield from _portless(view, view.service)
+    yield from _destination_rules(view, settings)
+    for rule in view.virtual_services:
+        if view.host in hosts_of(rule, settings.domain_suffix):
+            yield from _virtual_service(view, rule, settings)
+
+
+def _portless(view: ServiceView, service: Service) -> Iterator[Condition]:
+    if service.definition is None or not view.portless:
+        return
+    number, workload = view.portless[0]
+    port = service.port(number)
+    ports = ", ".join(f"{item.name or 'unnamed'}:{item.port}" for item in workload.ports)
+    target = port.target if port is not None else number
+    yield condition(
+        service.definition,
+        "NoPort",
+        "NoMatchingPort",
+        f"port {number} (targetPort {target}) fits no port of {workload.id}, which has {ports}"
+        + _more(view.portless, shown=1),
+    )
+
+
+# --- DestinationRules
+
+
+def _destination_rules(view: ServiceView, settings: MeshSettings) -> Iterator[Condition]:
+    own = [rule for rule in view.rules if rule_host(rule, settings.domain_suffix) == view.host]
+    groups: dict[str, list[PolicyObject]] = {}
+    for rule in own:
+        groups.setdefault(repr(merge_group(rule, settings.domain_suffix)), []).append(rule)
+    for group in groups.values():
+        for loser, (winner, what) in losers(group).items():
+            yield condition(loser, "Conflict", "OtherObjectWins", f"{what} is ignored: {winner.ref} is older")
+    for rule in own:
+        if view.service is None:
+            if not is_wildcard(view.host):
+                message = f"spec.host: there is no service {view.host}"
+                yield condition(rule, NOT_FOUND, "UnknownHost", message, "IST0174")
+        else:
+            yield from _empty_subsets(view, rule)
+
+
+def _empty_subsets(view: ServiceView, rule: PolicyObject) -> Iterator[Condition]:
+    workloads = {id(item.workload): item.workload for own in view.endpoints.values() for item in own}.values()
+    empty = [
+        subset
+        for subset in rule.spec_as(DestinationRule).subsets
+        if not any(selects(subset.labels, workload.labels) for workload in workloads)
+    ]
+    if empty:
+        names = ", ".join(f"{item.name} ({_pairs(item.labels.items())})" for item in empty[:_SHOWN])
+        message = f"no instance is selected by subset {names}{_more(empty)}; {instances_hint(view.host, view.target)}"
+        yield condition(rule, "SubsetSelectsNothing", "NoMatchingInstance", message, "IST0173")
+
+
+# --- VirtualServices
+
+
+def _virtual_service(view: ServiceView, rule: PolicyObject, settings: MeshSettings) -> Iterator[Condition]:
+    winners = chosen(view.virtual_services, view.host, rule.metadata.namespace, settings.domain_suffix)
+    if winners and rule not in winners:
+        why = "is older" if winners[0].age_key <= rule.age_key else "is for this namespace alone"
+        message = f"{winners[0].ref} {why} and decides for {view.host}; this one has no effect for it"
+        yield condition(rule, "Conflict", "OtherObjectWins", message, "IST0109")
+    found = Destinations()
+    for index, http in enumerate(rule.spec_as(VirtualService).http):
+        for destination in route_destinations(http):
+            _examine(view, rule, destination, f"spec.http[{index}]", settings, found)
+    if missing := found.missing():
+        yield condition(rule, NOT_FOUND, "UnknownDestination", _joined(missing), "IST0101")
+    if found.unclear:
+        yield condition(rule, "NoPort", "PortRequired", _joined(found.unclear), "IST0112")
+
+
+class Destinations:
+    """What is wrong with the destinations of one VirtualService."""
+
+    def __init__(self) -> None:
+        self.absent: list[str] = []
+        self.subsets: dict[tuple[str, str], list[str]] = {}  # (host, hint) -> names
+        self.unclear: list[str] = []
+
+    def missing(self) -> list[str]:
+        """In words, the subsets of one host together."""
+        subsets = ((list(dict.fromkeys(names)), host, hint) for (host, hint), names in self.subsets.items())
+        return [*self.absent, *(_undefined(names, host, hint) for names, host, hint in subsets)]
+
+
+def _undefined(names: list[str], host: str, hint: str) -> str:
+    what = f"subset {names[0]} of {host} is" if len(names) == 1 else f"subsets {', '.join(names)} of {host} are"
+    return f"{what} not defined; {hint}; define the subsets in a DestinationRule"
+
+
+def _examine(
+    view: ServiceView,
+    rule: PolicyObject,
+    destination: Destination,
+    path: str,
+    settings: MeshSettings,
+    found: Destinations,
+) -> None:
+    namespace = rule.metadata.namespace
+    host = destination_host(destination, namespace, settings.domain_suffix)
+    target = view.targets[host]
+    service = target.service
+    number = destination.port_number
+    if service is None:
+        found.absent.append(f"{path}: there is no service {host}")
+        return
+    if number is not None and service.port(number) is None:
+        found.absent.append(f"{path}: {host} has no port {number}, only {_ports(service)}")
+        return
+    if destination.subset and client_rule(host, target, Caller(namespace), settings).subset(destination.subset) is None:
+        found.subsets.setdefault((host, instances_hint(host, target)), []).append(destination.subset)
+    listener = view.service.ports if view.service is not None else ()
+    if number is None and service.only_port is None and any(service.port(own.number) is None for own in listener):
+        found.unclear.append(
+            f"{path}: {host} has several ports ({_ports(service)}); name one in destination.port.number"
+        )
+
+
+def instances_hint(host: str, target: Target) -> str:
+    """Which labels the instances of a host carry, for whoever defines subsets."""
+    short = host.partition(".")[0]
+    selected = target.service.selector if target.service is not None else None
+    telling = sorted(pair for pair in target.labels if pair not in (selected or {}).items())
+    if not target.labels:
+        return f"{short} has no instances with labels yet"
+    if not telling:
+        return f"the instances of {short} differ in no label"
+    shown = ", ".join(f"{key}={value}" for key, value in telling[:_SHOWN])
+    return f"{short} has instances labelled {shown}{_more(telling)}"
+
+
+def _joined(messages: list[str]) -> str:
+    """Without duplicates, in order, bounded."""
+    unique = list(dict.fromkeys(messages))
+    return "; ".join(unique[:_SHOWN]) + _more(unique)
+
+
+def _ports(service: Service) -> str:
+    return ", ".join(str(port.number) for port in service.ports) or "none"
+
+
+def _pairs(items: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(items)) or "no labels"
+
+
+def _more(items: Sized, *, shown: int = _SHOWN) -> str:
+    return f" and {len(items) - shown} more" if len(items) > shown else ""

@@ -1,0 +1,65 @@
+"""The HTTP connection manager that listeners share, and the TCP proxy.
+
+Source: istio listener_builder.go buildHTTPConnectionManager; data-plane.md.
+"""
+
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions
+from envoy.config.listener.v3.listener_components_pb2 import Filter
+from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
+from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+)
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+
+from controlplane.compiler.access_log import access_log
+from controlplane.compiler.filters import cors, fault
+from controlplane.compiler.resources import duration, packed
+from mesh.vocabulary import Dialect
+
+SERVER_NAME = "gossamer"
+_STREAM_IDLE_S = 300.0
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_TCP_PROXY = "envoy.filters.network.tcp_proxy"
+
+
+def http_manager(stat_prefix: str, dialect: Dialect) -> HttpConnectionManager:
+    """What inbound and outbound have in common."""
+    manager = HttpConnectionManager(
+        stat_prefix=stat_prefix,
+        server_name=SERVER_NAME,
+        stream_idle_timeout=duration(_STREAM_IDLE_S),
+        access_log=[access_log()],
+        http_filters=_filters(dialect),
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        http_protocol_options=Http1ProtocolOptions(),
+    )
+    manager.use_remote_address.value = False
+    manager.normalize_path.value = True
+    manager.generate_request_id.value = True
+    return manager
+
+
+def manager_filter(manager: HttpConnectionManager) -> Filter:
+    """As the network filter of a chain."""
+    return Filter(name=_MANAGER, typed_config=packed(manager))
+
+
+def tcp_filter(stat_prefix: str, cluster: str) -> Filter:
+    """A TCP proxy as the network filter of a chain."""
+    proxy = TcpProxy(stat_prefix=stat_prefix, cluster=cluster, access_log=[access_log()])
+    return Filter(name=_TCP_PROXY, typed_config=packed(proxy))
+
+
+def _filters(dialect: Dialect) -> list[HttpFilter]:
+    router = HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))
+    if dialect is not Dialect.ENVOY:
+        return [router]
+    # Both do nothing unless a route configures them.
+    return [
+        HttpFilter(name=cors.NAME, typed_config=packed(Cors())),
+        HttpFilter(name=fault.NAME, typed_config=packed(HTTPFault())),
+        router,
+    ]

@@ -1,0 +1,145 @@
+"""A proxy's own resources: its listeners and inbound clusters.
+
+Owns:   which listeners a proxy has, by its instances and its dialect.
+Not:    how one is made (listeners).
+Source: decisions 9, 10.
+Invariant: nothing is made anew while the proxy's node view and the tested labels are the same objects.
+"""
+
+from collections.abc import Iterator
+
+from controlplane.compiler.listeners import (
+    InboundInputs,
+    OutboundInputs,
+    build_inbound_cluster,
+    build_inbound_listener,
+    build_outbound_listener,
+    protocol_of,
+)
+from controlplane.compiler.memo import Memo
+from controlplane.compiler.resources import sources_of
+from controlplane.compiler.types import Compiled, Condition, Resource
+from controlplane.model.mesh_state import MeshState
+from controlplane.model.proxy import Proxy
+from controlplane.model.views import Inbound, NodeView
+from controlplane.policy.kinds import PEER_AUTHENTICATION
+from controlplane.policy.peer_authentication import MutualTLSMode
+from controlplane.registry.instances import Instance
+from mesh.identity.spiffe import node_id, workload_id
+from mesh.vocabulary import Dialect
+
+_NOTHING = Compiled(resources={})
+
+
+class ProxyCompiler:
+    """One proxy."""
+
+    def __init__(self, proxy: Proxy, memo: Memo) -> None:
+        self._proxy = proxy
+        self._memo = memo
+        self._inputs: tuple[NodeView | None, frozenset[str]] | None = None
+        self.revision = -1  # of the latest state that it was compiled from
+        self.compiled = _NOTHING
+
+    def compile(self, mesh: MeshState) -> Compiled:
+        """Bring everything up to `mesh`. gRPC clients have nothing of their own."""
+        self.revision = mesh.revision
+        if self._proxy.dialect is Dialect.GRPC:
+            return self.compiled
+        node = mesh.node_views.get(self._proxy.id)
+        known = self._inputs
+        if known is not None and known[0] is node and known[1] is mesh.tested_labels:
+            return self.compiled
+        self._inputs = (node, mesh.tested_labels)
+        made: dict[str, dict[str, Resource]] = {}
+        for resource in self._resources(mesh, node):
+            made.setdefault(resource.type_url, {}).setdefault(resource.name, resource)
+        self.compiled = _settled(self.compiled, made, tuple(self._conditions(node)))
+        return self.compiled
+
+    def _resources(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
+        yield from self._outbound(mesh, node)
+        for inbound in node.inbounds if node is not None else ():
+            inputs = self._inbound_inputs(mesh, inbound)
+            if inputs is not None:
+                yield self._memo.build("Listener", inputs, build_inbound_listener)
+                yield self._memo.build("Cluster", inputs, build_inbound_cluster)
+
+    def _outbound(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
+        proxy = self._proxy
+        instances = node.instances if node is not None else ()
+        identities = {self._identity(mesh, item) for item in instances}
+        shared = identities.pop() if len(identities) == 1 else str(node_id(mesh.settings.trust_domain, proxy.id))
+        yield self._outbound_listener(proxy.outbound_port, shared, mesh.caller_of(proxy).route_configuration)
+        if proxy.dialect is Dialect.GOSSAMER:
+            for item in instances:
+                if item.outbound_port:
+                    routes = mesh.caller_of_instance(item).route_configuration
+                    yield self._outbound_listener(item.outbound_port, self._identity(mesh, item), routes)
+
+    def _outbound_listener(self, port: int, identity: str, routes: str) -> Resource:
+        inputs = OutboundInputs(
+            dialect=self._proxy.dialect,
+            address=self._proxy.outbound_address,
+            port=port,
+            identity=identity,
+            route_configuration=routes,
+        )
+        return self._memo.build("Listener", inputs, build_outbound_listener)
+
+    def _inbound_inputs(self, mesh: MeshState, inbound: Inbound) -> InboundInputs | None:
+        mode = self._mode(inbound)
+        if mode is None:
+            return None
+        return InboundInputs(
+            dialect=self._proxy.dialect,
+            address=inbound.instance.address,
+            inbound_port=inbound.port.inbound_port,
+            app_address=inbound.instance.app_address,
+            app_port=inbound.port.port,
+            protocol=protocol_of(inbound.port.protocol),
+            mode=mode,
+            identity=self._identity(mesh, inbound.instance),
+            tls_dir=self._proxy.tls_dir,
+            pool=inbound.pool,
+            sources=sources_of(inbound.sources),
+        )
+
+    def _mode(self, inbound: Inbound) -> MutualTLSMode | None:
+        """The mode as far as the proxy can keep it; None = the port stays closed."""
+        if self._proxy.tls or inbound.mode is MutualTLSMode.DISABLE:
+            return inbound.mode
+        return None if inbound.mode is MutualTLSMode.STRICT else MutualTLSMode.DISABLE
+
+    def _conditions(self, node: NodeView | None) -> Iterator[Condition]:
+        """Ports that stay closed, on the policy that closes them."""
+        for inbound in node.inbounds if node is not None else ():
+            if self._mode(inbound) is None:
+                policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]
+                for policy in policies[-1:]:
+                    message = (
+                        f"{self._proxy.id} has no certificates: port {inbound.port.inbound_port} of "
+                        f"{inbound.instance.id} stays closed under STRICT"
+                    )
+                    yield Condition(policy.ref, "NotEnforced", "True", "NoCertificates", message)
+
+    def _identity(self, mesh: MeshState, instance: Instance) -> str:
+        return str(workload_id(mesh.settings.trust_domain, instance.namespace, instance.service_account))
+
+
+def _settled(before: Compiled, made: dict[str, dict[str, Resource]], conditions: tuple[Condition, ...]) -> Compiled:
+    """The new whole; what is equal stays the object that it was."""
+    resources = {
+        url: known if (known := before.resources.get(url)) is not None and _same(known, mapping) else mapping
+        for url, mapping in made.items()
+    }
+    unchanged = resources.keys() == before.resources.keys() and all(
+        resources[url] is before.resources[url] for url in resources
+    )
+    return before if unchanged and conditions == before.conditions else Compiled(resources, conditions)
+
+
+def _same(known: object, mapping: dict[str, Resource]) -> bool:
+    if not isinstance(known, dict) or known.keys() != mapping.keys():
+        return False
+    return all(known[name] is resource for name, resource in mapping.items())

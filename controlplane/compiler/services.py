@@ -1,0 +1,308 @@
+"""What a scope is given for one host: its clusters, their assignments, its virtual hosts.
+
+Owns:   the plan of a host: which resources, from which exact inputs.
+Not:    how one is made (clusters, endpoints, virtual_hosts), what gRPC is given instead of virtual hosts (grpc).
+Source: control-plane.md 2.2-2.4; decisions 7-9.
+
+    ServiceView + ProxyScope -> rule in effect -> per port and subset: ClusterInputs, AssignmentInputs
+                                               -> per caller and routable port: VirtualHostInputs
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from controlplane.compiler.clusters import ClusterInputs
+from controlplane.compiler.endpoints import AssignmentInputs, LbHost, lb_hosts
+from controlplane.compiler.load_balancing import effective_hash
+from controlplane.compiler.locality import LocalityPolicy, locality_policy
+from controlplane.compiler.resources import sources_of
+from controlplane.compiler.route_action import DestinationKey, ResolvedDestination
+from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key, domains_of
+from controlplane.model.destination_rules import NO_RULE, Client, MergedRule, find_rule
+from controlplane.model.proxy import Caller, ProxyScope
+from controlplane.model.services import Discovery, Port, Service
+from controlplane.model.traffic_policies import EffectivePolicy, effective_policy
+from controlplane.model.views import Endpoint, ServiceView, Target, short_names
+from controlplane.model.virtual_services import chosen, destinations
+from controlplane.policy.destination_rule import Subset
+from controlplane.policy.objects import PolicyObject
+from controlplane.policy.protocols import Protocol
+from controlplane.policy.selector import selects
+from controlplane.policy.traffic_policy import TLSMode
+from controlplane.settings import MeshSettings
+from mesh.identity.spiffe import workload_id
+from mesh.vocabulary import Dialect
+from mesh.xds.names import outbound_cluster, virtual_host_resource
+
+DEFAULT_PORT = 80  # of a Host without a port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPlan:
+    """One cluster, with its assignment unless it needs none."""
+
+    cluster: ClusterInputs
+    assignment: AssignmentInputs | None
+
+
+class HostPlan:
+    """The plan of one host in one scope."""
+
+    def __init__(self, view: ServiceView, scope: ProxyScope, settings: MeshSettings) -> None:
+        self._view = view
+        self._scope = scope
+        self._settings = settings
+        self._rule = scoped_rule(view.host, view.target, scope, settings)
+
+    def clusters(self) -> Iterator[ClusterPlan]:
+        """One per port, then one per port and subset."""
+        service = self._view.service
+        if service is None or not any(service.visible_in(namespace) for namespace in self._scope.namespaces):
+            return
+        for port in service.ports:
+            if port.protocol is Protocol.UDP:
+                continue
+            yield self._cluster(service, port, None)
+            for subset, _ in self._rule.subsets:
+                yield self._cluster(service, port, subset)
+
+    def virtual_hosts(self, caller: Caller) -> Iterator[VirtualHostInputs]:
+        """One per routable port; one more for a host whose port has to be named (404 NR without)."""
+        service = self._view.service
+        if self._view.host == "*" or (service is not None and not service.visible_in(caller.namespace)):
+            return  # unknown hosts have their own answer
+        rules = chosen(self._view.virtual_services, self._view.host, caller.namespace, self._settings.domain_suffix)
+        ports = self._ports(service, rules)
+        for number in ports:
+            yield self._virtual_host(caller, number, rules, without_port=self._needs_no_port(service, number))
+        if ports and not any(self._needs_no_port(service, number) for number in ports):
+            yield self._nameless(caller)
+
+    # --- clusters
+
+    def _cluster(self, service: Service, port: Port, subset: Subset | None) -> ClusterPlan:
+        policy = effective_policy(self._rule, port.number, subset)
+        endpoints = self._view.endpoints.get(port.number, ())
+        name = outbound_cluster(service.host, port.number, subset.name if subset is not None else "")
+        localities = locality_policy(
+            policy.load_balancer.locality_lb_setting, policy.outlier_detection, self._scope.locality
+        )
+        mode = self._mode(service, policy, endpoints)
+        hosts = self._hosts(service, endpoints, subset, policy, mode)
+        by_name = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
+        sources = sources_of((service.definition, *self._rule.rules))
+        cluster = ClusterInputs(
+            name=name,
+            host=service.host,
+            dialect=self._scope.dialect,
+            http2=port.protocol.is_http2,
+            policy=policy,
+            istio=self._wants_istio(),
+            weighted_localities=localities.weights is not None,
+            mode=mode,
+            tls=self._scope.tls,
+            tls_dir=self._scope.tls_dir,
+            peers=self._peers(endpoints, policy, mode),
+            names=self._names(service),
+            dns=hosts if by_name else None,
+            sources=sources,
+        )
+        return ClusterPlan(
+            cluster=cluster, assignment=None if by_name else self._assignment(name, hosts, localities, service)
+        )
+
+    def _assignment(
+        self, name: str, hosts: tuple[LbHost, ...], localities: LocalityPolicy, service: Service
+    ) -> AssignmentInputs:
+        return AssignmentInputs(
+            name=name,
+            dialect=self._scope.dialect,
+            hosts=hosts,
+            policy=localities,
+            sources=sources_of((service.definition,)),
+        )
+
+    def _hosts(
+        self,
+        service: Service,
+        endpoints: tuple[Endpoint, ...],
+        subset: Subset | None,
+        policy: EffectivePolicy,
+        mode: TLSMode | None,
+    ) -> tuple[LbHost, ...]:
+        """None at all where the wanted TLS is beyond the proxy: better no answer than plaintext."""
+        if not can_do(mode, policy, self._scope):
+            return ()
+        picked = [item for item in endpoints if subset is None or selects(subset.labels, item.workload.labels)]
+        names = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
+        return lb_hosts(picked, tls=self._scope.tls and mode is None, names=names)
+
+    def _mode(self, service: Service, policy: EffectivePolicy, endpoints: tuple[Endpoint, ...]) -> TLSMode | None:
+        """The mode in effect; None = automatic mTLS (2.4.8)."""
+        if policy.tls is not None:
+            return policy.tls.mode
+        if service.external or not self._scope.tls:
+            return TLSMode.DISABLE
+        if self._scope.dialect is Dialect.GRPC:
+            # gRPC cannot choose per endpoint.
+            return TLSMode.ISTIO_MUTUAL if endpoints and all(item.tls for item in endpoints) else TLSMode.DISABLE
+        return None
+
+    def _peers(self, endpoints: tuple[Endpoint, ...], policy: EffectivePolicy, mode: TLSMode | None) -> tuple[str, ...]:
+        """Who may answer: what the user says, else the service accounts of the instances."""
+        if mode not in (None, TLSMode.ISTIO_MUTUAL):
+            return ()
+        if policy.tls is not None and policy.tls.subject_alt_names:
+            return tuple(sorted(policy.tls.subject_alt_names))
+        accounts = {
+            (item.workload.namespace, item.workload.service_account) for item in endpoints if item.workload.agent
+        }
+        domain = self._settings.trust_domain
+        return tuple(str(workload_id(domain, namespace, account)) for namespace, account in sorted(accounts))
+
+    def _names(self, service: Service) -> tuple[str, ...]:
+        if service.definition is None:
+            return ()
+        return tuple(getattr(service.definition.spec, "subject_alt_names", ()))
+
+    def _wants_istio(self) -> bool:
+        if self._settings.compat_istio:
+            return True
+        return any(rule.wants_istio_behaviour for rule in self._rule.rules)
+
+    # --- virtual hosts
+
+    def _ports(self, service: Service | None, rules: tuple[PolicyObject, ...]) -> tuple[int, ...]:
+        if service is not None:
+            return tuple(port.number for port in service.ports if port.is_routable)
+        return (DEFAULT_PORT,) if rules else ()
+
+    def _needs_no_port(self, service: Service | None, number: int) -> bool:
+        if number == DEFAULT_PORT or service is None:
+            return True
+        return service.only_port is not None
+
+    def _virtual_host(
+        self, caller: Caller, port: int, rules: tuple[PolicyObject, ...], *, without_port: bool
+    ) -> VirtualHostInputs:
+        service, suffix = self._view.service, self._settings.domain_suffix
+        resolved = resolve_destinations(self._view, rules, port, self._scope, self._settings)
+        default = self._resolved(port) if service is not None and not rules else None
+        definition = service.definition if service is not None else None
+        return VirtualHostInputs(
+            name=virtual_host_resource(caller.route_configuration, f"{self._view.host}:{port}"),
+            domains=domains_of(self._view.host, self.aliases(caller), port, without_port=without_port),
+            dialect=self._scope.dialect,
+            caller=caller,
+            port=port,
+            rules=rules,
+            destinations=resolved,
+            default=default,
+            domain_suffix=suffix,
+            sources=sources_of((definition, *rules)),
+        )
+
+    def _nameless(self, caller: Caller) -> VirtualHostInputs:
+        service = self._view.service
+        return VirtualHostInputs(
+            name=virtual_host_resource(caller.route_configuration, self._view.host),
+            domains=(self._view.host, *self.aliases(caller)),
+            dialect=self._scope.dialect,
+            caller=caller,
+            port=0,
+            rules=(),
+            destinations=(),
+            default=None,
+            domain_suffix=self._settings.domain_suffix,
+            sources=sources_of((service.definition if service is not None else None,)),
+        )
+
+    def aliases(self, caller: Caller) -> tuple[str, ...]:
+        """The short forms by which this caller may name the host."""
+        names = short_names(self._view.host, self._settings)
+        if not names:
+            return ()
+        namespace = names[1].partition(".")[2]
+        near = names if namespace == caller.namespace else names[1:]
+        return tuple(name for name in near if name not in self._view.reserved)
+
+    def _resolved(self, port: int) -> ResolvedDestination:
+        policy = effective_policy(self._rule, port)
+        return ResolvedDestination(
+            cluster=outbound_cluster(self._view.host, port),
+            hashing=effective_hash(policy.load_balancer, self._scope.dialect),
+        )
+
+
+def can_do(mode: TLSMode | None, policy: EffectivePolicy, scope: ProxyScope) -> bool:
+    """Whether proxies of the scope can speak the TLS that is wanted."""
+    match mode:
+        case None | TLSMode.DISABLE:
+            return True
+        case TLSMode.ISTIO_MUTUAL:
+            return scope.tls
+        case TLSMode.SIMPLE | TLSMode.MUTUAL:
+            settings = policy.tls
+            if settings is None or settings.credential_name:
+                return False
+            # The agent reads no files of the user's; it can check against the machine's own roots.
+            own_files = settings.mode is TLSMode.MUTUAL or bool(settings.ca_certificates or settings.ca_crl)
+            return scope.dialect is Dialect.ENVOY or (scope.dialect is Dialect.GOSSAMER and not own_files)
+
+
+def scoped_rule(host: str, target: Target, scope: ProxyScope, settings: MeshSettings) -> MergedRule:
+    """The DestinationRule in effect for a host.
+
+    Clusters are shared by all callers of an agent: the first caller, by namespace, that has a rule decides.
+    """
+    if target.service is None or not target.rules:
+        return NO_RULE
+    found = [client_rule(host, target, caller, settings) for caller in scope.callers]
+    own = (rule for rule, caller in zip(found, scope.callers, strict=True) if _is_own(rule, caller))
+    return next(own, next((rule for rule in found if rule.rules), NO_RULE))
+
+
+def client_rule(host: str, target: Target, caller: Caller, settings: MeshSettings) -> MergedRule:
+    """The DestinationRule that one caller's own proxy would use."""
+    if target.service is None:
+        return NO_RULE
+    return find_rule(
+        target.rules,
+        host,
+        Client(namespace=caller.namespace, labels=caller.labels),
+        service_namespace=target.service.namespace,
+        root_namespace=settings.root_namespace,
+        domain_suffix=settings.domain_suffix,
+    )
+
+
+def _is_own(rule: MergedRule, caller: Caller) -> bool:
+    return bool(rule.rules) and rule.rules[0].metadata.namespace == caller.namespace
+
+
+def destination_port(written: int, service: Service | None, listener_port: int) -> int:
+    """The port of a destination: as written, else the service's only one, else that of the request (2.2)."""
+    if written:
+        return written
+    only = service.only_port if service is not None else None
+    return only.number if only is not None else listener_port
+
+
+def resolve_destinations(
+    view: ServiceView, rules: tuple[PolicyObject, ...], port: int, scope: ProxyScope, settings: MeshSettings
+) -> tuple[tuple[DestinationKey, ResolvedDestination], ...]:
+    """Every destination that the rules name, sorted."""
+    found: dict[DestinationKey, ResolvedDestination] = {}
+    for rule in rules:
+        for destination in destinations(rule):
+            key = destination_key(destination, rule, settings.domain_suffix)
+            host, subset, written = key
+            target = view.targets[host]
+            number = destination_port(written, target.service, port)
+            merged = scoped_rule(host, target, scope, settings)
+            policy = effective_policy(merged, number, merged.subset(subset) if subset else None)
+            found[key] = ResolvedDestination(
+                cluster=outbound_cluster(host, number, subset),
+                hashing=effective_hash(policy.load_balancer, scope.dialect),
+            )
+    return tuple(sorted(found.items(), key=lambda item: item[0]))

@@ -1,0 +1,119 @@
+"""What a resource refers to: the clusters that routes and listeners name, the EDS name of a cluster. Pure.
+
+Owns:   reading references out of serialised resources, each resource once (they are shared by all streams).
+Source: envoy.config.route.v3.RouteAction (cluster, weighted_clusters, request_mirror_policies), TcpProxy (cluster,
+        weighted_clusters), Cluster.EdsClusterConfig.service_name (empty = the cluster's name).
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_components_pb2 import RouteAction, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from controlplane.compiler.types import Resource
+from mesh.xds import type_url
+from mesh.xds.codec import pack_any, serialize, version_of
+
+# Resources are compared by identity, so this remembers each compiled resource once.
+_REMEMBERED = 65536
+
+REFERRERS = frozenset({type_url.LISTENER, type_url.ROUTE_CONFIGURATION, type_url.VIRTUAL_HOST})
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def clusters_named(resource: Resource) -> frozenset[str]:
+    """The clusters that a Listener, RouteConfiguration or VirtualHost sends traffic to. Other types name none."""
+    match resource.type_url:
+        case type_url.VIRTUAL_HOST:
+            return frozenset(_of_virtual_hosts([VirtualHost.FromString(resource.body)]))
+        case type_url.ROUTE_CONFIGURATION:
+            return frozenset(_of_virtual_hosts(RouteConfiguration.FromString(resource.body).virtual_hosts))
+        case type_url.LISTENER:
+            return frozenset(_of_listener(Listener.FromString(resource.body)))
+        case _:
+            return frozenset()
+
+
+def clusters_between(before: Resource | None, after: Resource | None) -> frozenset[str]:
+    """The clusters whose requests may go otherwise when a resource changes so; None = it is not there.
+
+    Of a RouteConfiguration those that the virtual hosts name which differ: one holds the routes of the whole mesh.
+    """
+    known = next(item for item in (before, after) if item is not None)
+    match known.type_url:
+        case type_url.CLUSTER | type_url.CLUSTER_LOAD_ASSIGNMENT:
+            return frozenset({known.name})
+        case type_url.ROUTE_CONFIGURATION:
+            old, new = _virtual_hosts(before), _virtual_hosts(after)
+            return frozenset(_of_virtual_hosts(VirtualHost.FromString(body) for body in old ^ new))
+        case _:
+            return frozenset().union(*(clusters_named(item) for item in (before, after) if item is not None))
+
+
+def _virtual_hosts(configuration: Resource | None) -> frozenset[bytes]:
+    found = RouteConfiguration.FromString(configuration.body).virtual_hosts if configuration is not None else ()
+    return frozenset(serialize(item) for item in found)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def eds_name(cluster: Resource) -> str | None:
+    """The ClusterLoadAssignment that the cluster waits for, or None when it needs none."""
+    message = Cluster.FromString(cluster.body)
+    if message.type != Cluster.EDS:
+        return None
+    return message.eds_cluster_config.service_name or message.name
+
+
+@lru_cache(maxsize=4096)
+def empty_load_assignment(name: str) -> Resource:
+    """What is sent for an EDS name that has no cluster: no endpoints (rule 11), so that the client does not wait."""
+    body = serialize(ClusterLoadAssignment(cluster_name=name))
+    url = type_url.CLUSTER_LOAD_ASSIGNMENT
+    return Resource(url, name, version_of(body), body, pack_any(url, body))
+
+
+def _of_virtual_hosts(virtual_hosts: Iterable[VirtualHost]) -> Iterator[str]:
+    for virtual_host in virtual_hosts:
+        for mirror in virtual_host.request_mirror_policies:
+            yield mirror.cluster
+        for route in virtual_host.routes:
+            if route.HasField("route"):
+                yield from _of_action(route.route)
+
+
+def _of_action(action: RouteAction) -> Iterator[str]:
+    if action.cluster:
+        yield action.cluster
+    for weighted in action.weighted_clusters.clusters:
+        yield weighted.name
+    for mirror in action.request_mirror_policies:
+        yield mirror.cluster
+
+
+def _of_listener(listener: Listener) -> Iterator[str]:
+    if listener.api_listener.api_listener.type_url:
+        yield from _of_filter(listener.api_listener.api_listener)
+    for chain in (*listener.filter_chains, listener.default_filter_chain):
+        for network_filter in chain.filters:
+            yield from _of_filter(network_filter.typed_config)
+
+
+def _of_filter(config: AnyMessage) -> Iterator[str]:
+    if config.Is(HttpConnectionManager.DESCRIPTOR):
+        manager = HttpConnectionManager.FromString(config.value)
+        yield from _of_virtual_hosts(manager.route_config.virtual_hosts)
+    elif config.Is(TcpProxy.DESCRIPTOR):
+        proxy = TcpProxy.FromString(config.value)
+        if proxy.cluster:
+            yield proxy.cluster
+        for weighted in proxy.weighted_clusters.clusters:
+            yield weighted.name
