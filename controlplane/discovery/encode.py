@@ -1,0 +1,50 @@
+"""Responses as bytes, joined from the resources' own bytes: nothing is built or serialised per stream. Sans-io.
+
+Source: envoy/service/discovery/v3/discovery.proto field numbers; protobuf wire format (length-delimited fields).
+        Building a message of 100 endpoints costs 288 us, joining its bytes well below one (libraries.md E).
+Invariants: the bytes parse as the real messages (tests compare with protobuf's own serialiser).
+"""
+
+from functools import lru_cache
+
+from controlplane.compiler.types import Resource
+from controlplane.discovery.session import Response
+
+
+def sotw_bytes(response: Response, control_plane: bytes = b"") -> bytes:
+    """A DiscoveryResponse. `control_plane`: a serialised core.v3.ControlPlane."""
+    parts = [_field(1, response.version.encode())]
+    parts += [_field(2, resource.any_bytes) for resource in response.resources]
+    parts += [_field(4, response.type_url.encode()), _field(5, response.nonce.encode()), _field(6, control_plane)]
+    return b"".join(parts)
+
+
+def delta_bytes(response: Response, control_plane: bytes = b"") -> bytes:
+    """A DeltaDiscoveryResponse."""
+    parts = [_field(1, response.version.encode())]
+    parts += [_delta_resource(resource) for resource in response.resources]
+    parts += [_field(4, response.type_url.encode()), _field(5, response.nonce.encode())]
+    parts += [_field(6, name.encode()) for name in response.removed]
+    parts.append(_field(7, control_plane))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=16384)
+def _delta_resource(resource: Resource) -> bytes:
+    """Field 2 of DeltaDiscoveryResponse with the whole Resource: shared by all streams (resources hash by identity)."""
+    body = _field(1, resource.version.encode()) + _field(2, resource.any_bytes) + _field(3, resource.name.encode())
+    return _field(2, body)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field; nothing when it is empty, as proto3 does."""
+    return bytes((number << 3 | 2,)) + _varint(len(payload)) + payload if payload else b""
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

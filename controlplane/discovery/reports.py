@@ -1,0 +1,185 @@
+"""The Reports service: what each node's agent says about its instances, their health, and the hosts that it ejects.
+
+Owns:   one report stream: hello first, the checks against certificate and grant, acknowledgement.
+Not:    parsing (report_values.py), keys and leases (presence.py).
+Source: proto/mesh/api/v1/report.proto; decisions 13 and 16.
+
+    HELLO --hello--> REPORTING --end of stream, error, or silence of SILENCE_S--> the lease runs out
+
+Invariants: a report is acknowledged only after it is in the store. A store that is away ends the stream with
+        UNAVAILABLE: the agent sends its full sets again on the next one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import NoReturn
+
+import grpc
+
+from controlplane.ca.grants import NodeGrant, grant_of
+from controlplane.ca.peers import require_node
+from controlplane.discovery.admission import Gate
+from controlplane.discovery.permission import permitted
+from controlplane.discovery.presence import LEASE_S, ExistingKeys, Presence
+from controlplane.discovery.report_values import ejections_of, instances_of, node_of
+from controlplane.distribution.events import EventLog
+from controlplane.registry.instances import Ejection, Node
+from controlplane.store.keys import ejection_key
+from controlplane.store.protocol import ConfigStore
+from mesh.api.v1 import report_pb2, report_pb2_grpc
+from mesh.clock import Clock
+from mesh.errors import ErrorCode, MeshError
+from mesh.logs import bind, get_logger
+
+_log = get_logger(__name__)
+
+SILENCE_S = float(LEASE_S)  # agents send a heartbeat every 5 s
+_Context = grpc.aio.ServicerContext[report_pb2.AgentReport, report_pb2.ReportReply]
+_STATUS = {
+    ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    ErrorCode.TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class ReportsService(report_pb2_grpc.ReportsServicer):
+    """For the mTLS port only: the node is the certificate's."""
+
+    def __init__(
+        self,
+        store: ConfigStore,
+        *,
+        trust_domain: str,
+        existing: ExistingKeys,
+        gate: Gate,
+        events: EventLog,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._trust_domain = trust_domain
+        self._existing = existing
+        self._gate = gate
+        self._events = events
+        self._clock = clock
+
+    async def Report(
+        self, request_iterator: AsyncIterator[report_pb2.AgentReport], context: _Context
+    ) -> AsyncIterator[report_pb2.ReportReply]:
+        """One agent's stream."""
+        try:
+            name = require_node(context.auth_context(), self._trust_domain)
+            bind(node=name)
+            first = await _next(request_iterator)
+            if first is None:
+                return
+            node = _hello(first, name)
+            presence = Presence(self._store, node, existing=self._existing, clock=self._clock)
+            await presence.announce()
+            yield report_pb2.ReportReply(acknowledged=first.sequence)
+            reporter = _Reporter(node, presence, self)
+            while (report := await _next(request_iterator)) is not None:
+                problems = await reporter.take(report)
+                yield report_pb2.ReportReply(acknowledged=report.sequence, problems=problems)
+        except MeshError as error:
+            _log.warning("report stream ended", peer=context.peer(), reason=str(error))
+            await _abort(context, error)
+
+    async def grant_of(self, node: str) -> NodeGrant | None:
+        """What the node may claim, as it is now."""
+        return await grant_of(self._store, node)
+
+    def existing_keys(self, node: str) -> Iterable[str]:
+        """What the store holds of the node on leases."""
+        return self._existing(node)
+
+    def registered(self, node: str) -> None:
+        """The node's instances are in the store."""
+        self._gate.saw(node)
+
+    def note_ejections(self, node: str, begun: Iterable[Ejection], ended: Iterable[Ejection]) -> None:
+        """Tell people what a node ejects and takes back."""
+        for item in begun:
+            kind = "HostEjected" if item.enforced else "EjectionNotEnforced"
+            text = f"{item.cluster}: {item.reason}: {item.detail} {item.blocked_by}".rstrip()
+            self._events.add(self._clock.wall(), kind, f"endpoint {item.endpoint}", f"by node {node} from {text}")
+        for item in ended:
+            self._events.add(
+                self._clock.wall(), "HostReturned", f"endpoint {item.endpoint}", f"at node {node} to {item.cluster}"
+            )
+
+
+class _Reporter:
+    """The state of one stream after hello."""
+
+    def __init__(self, node: Node, presence: Presence, service: ReportsService) -> None:
+        self._node = node
+        self._presence = presence
+        self._service = service
+        self._ejections: dict[str, Ejection] = {}
+        self._known = frozenset(service.existing_keys(node.name))  # told by an earlier stream: no news
+
+    async def take(self, report: report_pb2.AgentReport) -> list[str]:
+        """Store one report. Gives what was refused of it."""
+        match report.WhichOneof("body"):
+            case "instances":
+                problems = await self._take_instances(report.instances)
+            case "ejections":
+                problems = await self._take_ejections(report.ejections)
+            case "heartbeat":
+                problems = []
+            case _:
+                problems = ["found neither instances nor ejections nor a heartbeat"]
+        await self._presence.keep_alive()
+        return problems
+
+    async def _take_instances(self, reported: report_pb2.InstanceSet) -> list[str]:
+        found, problems = instances_of(reported.instances, self._node)
+        grant = await self._service.grant_of(self._node.name)
+        allowed, refused = permitted(grant, self._node.name, found.values())
+        problems += refused
+        await self._presence.set_instances(allowed)
+        self._service.registered(self._node.name)
+        for problem in problems:
+            _log.warning("part of a report was refused", reason=problem)
+        return problems
+
+    async def _take_ejections(self, reported: report_pb2.EjectionSet) -> list[str]:
+        found, problems = ejections_of(reported.ejections, self._node.name)
+        await self._presence.set_ejections(found)
+        now = {ejection_key(item.cluster, item.endpoint, item.node): item for item in found}
+        before, self._ejections = self._ejections, now
+        known, self._known = self._known, frozenset()
+        self._service.note_ejections(
+            self._node.name,
+            [item for key, item in now.items() if key not in before and key not in known],
+            [item for key, item in before.items() if key not in now and item.enforced],
+        )
+        return problems
+
+
+def _hello(report: report_pb2.AgentReport, name: str) -> Node:
+    if report.WhichOneof("body") != "hello":
+        raise MeshError(ErrorCode.INVALID, "expected hello in the first message", subject="report")
+    if report.hello.node != name:
+        raise MeshError(
+            ErrorCode.PERMISSION_DENIED,
+            f"found {report.hello.node[:64]!r}, but the client certificate names node {name!r}",
+            subject="hello.node",
+        )
+    try:
+        return node_of(report.hello)
+    except ValueError as error:
+        raise MeshError(ErrorCode.INVALID, str(error), subject="hello") from error
+
+
+async def _next(reports: AsyncIterator[report_pb2.AgentReport]) -> report_pb2.AgentReport | None:
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await anext(reports, None)
+    except TimeoutError as error:
+        raise MeshError(ErrorCode.TIMEOUT, f"no report or heartbeat for {SILENCE_S:g} s", subject="report") from error
+
+
+async def _abort(context: _Context, error: MeshError) -> NoReturn:
+    await context.abort(_STATUS.get(error.code, grpc.StatusCode.UNAVAILABLE), str(error))

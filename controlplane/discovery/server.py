@@ -1,0 +1,290 @@
+"""The ADS service: who may open a stream, and its life from the first request to the end.
+
+Owns:   admission (loaded, registered, rate), the node's identity, registering streams with cache and ledger,
+        handing out new views.
+Not:    one stream's protocol (session, stream), reports (reports.py), compiling (snapshot.cache).
+Source: control-plane.md 5, rules 1, 22, 23, 26; decision 13; libraries.md E (server options).
+
+A stream before the first snapshot is refused with UNAVAILABLE: clients keep what they have and come back. While known
+nodes are still registering (a few seconds after a start) a stream stays open and waits, so that it does not back off.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from envoy.config.core.v3.base_pb2 import ControlPlane
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+
+from controlplane.ca.grants import grant_of
+from controlplane.ca.peers import require_node
+from controlplane.discovery.admission import AdmissionRate, Gate
+from controlplane.discovery.delta import DeltaSession
+from controlplane.discovery.metrics import DiscoveryMetrics
+from controlplane.discovery.permission import permitted
+from controlplane.discovery.presence import ExistingKeys, Presence, hold
+from controlplane.discovery.sotw import SotwSession
+from controlplane.discovery.stream import Read, Request, SlowReader, Stream
+from controlplane.distribution.events import EventLog, refusal_events
+from controlplane.distribution.ledger import Connection, DistributionLedger
+from controlplane.distribution.stream_sync import Rejection
+from controlplane.model.proxy import Proxy, proxy_from_node
+from controlplane.registry.instances import Instance, Node
+from controlplane.snapshot.cache import SnapshotCache, Update
+from controlplane.snapshot.diff import DiffCache
+from controlplane.store.protocol import ConfigStore
+from mesh.clock import Clock
+from mesh.errors import ErrorCode, MeshError
+from mesh.logs import bind, get_logger
+from mesh.tasks import cancel_and_wait, spawn
+from mesh.xds.type_url import SHORT_NAMES
+
+_log = get_logger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+FIRST_REQUEST_S = 30.0
+
+# C-core refuses by the thousands when a whole fleet reconnects at once, unless told otherwise (libraries.md E).
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    # A dead peer is noticed within 30 s, as its instances are by their lease.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),
+)
+
+Context = grpc.aio.ServicerContext[Any, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collaborators:
+    """What the service is built from."""
+
+    cache: SnapshotCache
+    ledger: DistributionLedger
+    gate: Gate
+    store: ConfigStore
+    existing: ExistingKeys
+    events: EventLog
+    metrics: DiscoveryMetrics
+    clock: Clock
+    trust_domain: str
+    replica: str
+    admission_per_s: float
+    send_timeout_s: float
+
+
+class DiscoveryService:
+    """ADS for all ports of the process."""
+
+    def __init__(self, parts: Collaborators) -> None:
+        self._parts = parts
+        self._rate = AdmissionRate(parts.admission_per_s)
+        self._diffs = DiffCache()
+        self._streams: dict[int, Stream] = {}
+        self._numbers = itertools.count(1)
+        self._opened = asyncio.Event()
+        self._control_plane = ControlPlane(identifier=parts.replica).SerializeToString()
+
+    def handler(self, *, authenticated: bool) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The gRPC methods; `authenticated`: the port has client certificates and node.id must match."""
+
+        async def sotw(_: AsyncIterator[DiscoveryRequest], context: Context) -> None:
+            await self._serve(context, delta=False, authenticated=authenticated)
+
+        async def delta(_: AsyncIterator[DeltaDiscoveryRequest], context: Context) -> None:
+            await self._serve(context, delta=True, authenticated=authenticated)
+
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                    sotw, request_deserializer=DiscoveryRequest.FromString, response_serializer=None
+                ),
+                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                    delta, request_deserializer=DeltaDiscoveryRequest.FromString, response_serializer=None
+                ),
+            },
+        )
+
+    def open_gate(self) -> None:
+        """The gate is open: streams that wait go on."""
+        self._opened.set()
+
+    def deliver(self, updates: Iterable[Update]) -> None:
+        """Hand new views to their streams. Never blocks."""
+        for update in updates:
+            stream = self._streams.get(update.stream)
+            if stream is not None:
+                stream.offer(update)
+
+    def end_streams(self) -> None:
+        """The server stops: end every stream after what it is writing."""
+        for stream in tuple(self._streams.values()):
+            stream.end()
+
+    async def _serve(self, context: Context, *, delta: bool, authenticated: bool) -> None:
+        read = _reader(context)
+        try:
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                first = await read()
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no request within 30 s")
+        if first is None:
+            return
+        try:
+            proxy = self._identify(first, context, delta=delta, authenticated=authenticated)
+            await self._admit()
+            workloads = await self._workloads(proxy, authenticated=authenticated)
+        except MeshError as error:
+            self._parts.metrics.refused.labels(error.code.value).inc()
+            _log.warning("xds stream refused", node=first.node.id[:64], peer=context.peer(), reason=str(error))
+            await context.abort(_STATUS.get(error.code, grpc.StatusCode.UNKNOWN), str(error))
+        await self._run(proxy, workloads, first, read, context)
+
+    def _identify(self, first: Request, context: Context, *, delta: bool, authenticated: bool) -> Proxy:
+        try:
+            proxy = proxy_from_node(first.node, delta=delta)
+        except ValueError as error:
+            raise MeshError(ErrorCode.INVALID, str(error), subject="node") from error
+        if not proxy.id:
+            raise MeshError(ErrorCode.INVALID, "found no node.id in the first request", subject="node.id")
+        if authenticated:
+            node = require_node(context.auth_context(), self._parts.trust_domain)
+            if proxy.id != node:
+                raise MeshError(
+                    ErrorCode.PERMISSION_DENIED,
+                    f"found {proxy.id[:64]!r}, but the client certificate names node {node!r}",
+                    subject="node.id",
+                )
+        return proxy
+
+    async def _admit(self) -> None:
+        if not self._parts.gate.loaded:
+            raise MeshError(ErrorCode.UNAVAILABLE, "the first snapshot is not loaded yet", hint="try again")
+        wait_s = self._rate.wait_s(self._parts.clock.monotonic())
+        if wait_s is None:
+            raise MeshError(ErrorCode.UNAVAILABLE, "too many new streams at once", hint="try again with back-off")
+        await asyncio.sleep(wait_s)
+        await self._opened.wait()  # bounded: the gate opens `registration_wait_s` after the start at the latest
+
+    async def _workloads(self, proxy: Proxy, *, authenticated: bool) -> tuple[Instance, ...]:
+        """What a bare Envoy names in its node metadata, as far as its node may run it."""
+        if not proxy.workloads or not authenticated:
+            return proxy.workloads
+        allowed, problems = permitted(await grant_of(self._parts.store, proxy.id), proxy.id, proxy.workloads)
+        for problem in problems:
+            _log.warning("a workload of the node's metadata was refused", reason=problem)
+        return tuple(allowed)
+
+    async def _run(
+        self, proxy: Proxy, workloads: tuple[Instance, ...], first: Request, read: Read, context: Context
+    ) -> None:
+        parts = self._parts
+        number = next(self._numbers)
+        bind(node=proxy.id, stream=number)
+        stream = self._connect(number, proxy, context)
+        presence = self._register_workloads(proxy, workloads)
+        cut_off = False
+        try:
+            await stream.run(first, read, context.write)
+        except SlowReader:
+            cut_off = True
+            _log.warning("xds stream cut off: it does not read", timeout_s=parts.send_timeout_s)
+        finally:
+            self._disconnect(number, proxy)
+            await cancel_and_wait(presence)
+        if cut_off:
+            # The status goes behind the response that stands on the wire: this takes as long as the client does.
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "responses were not read in time; reconnect")
+
+    def _connect(self, number: int, proxy: Proxy, context: Context) -> Stream:
+        parts = self._parts
+        view = parts.cache.connect(number, proxy)
+        connection = Connection(
+            stream=number,
+            node=proxy.id,
+            dialect=proxy.dialect,
+            user_agent=proxy.user_agent,
+            address=context.peer(),
+            namespace=proxy.namespace,
+            locality=proxy.locality,
+            delta=proxy.delta,
+            connected_since=parts.clock.wall(),
+        )
+        sync = parts.ledger.connect(connection)
+        stream = self._streams[number] = Stream(
+            (DeltaSession if proxy.delta else SotwSession)(view, sync),
+            diffs=self._diffs,
+            clock=parts.clock,
+            metrics=parts.metrics,
+            control_plane=self._control_plane,
+            send_timeout_s=parts.send_timeout_s,
+            on_nack=lambda type_url, message, refused: self._refused(proxy, type_url, message, refused),
+        )
+        parts.metrics.connected.labels(proxy.dialect.value).inc()
+        who = f"{proxy.user_agent} {context.peer()}"
+        parts.events.add(parts.clock.wall(), "ProxyConnected", f"node {proxy.id}", who)
+        _log.info("proxy connected", dialect=proxy.dialect.value, delta=proxy.delta, peer=context.peer())
+        return stream
+
+    def _disconnect(self, number: int, proxy: Proxy) -> None:
+        parts = self._parts
+        self._streams.pop(number, None)
+        parts.cache.disconnect(number)
+        parts.ledger.disconnect(number)
+        parts.metrics.connected.labels(proxy.dialect.value).dec()
+        parts.events.add(parts.clock.wall(), "ProxyDisconnected", f"node {proxy.id}", "")
+        _log.info("proxy disconnected")
+
+    def _refused(self, proxy: Proxy, type_url: str, message: str, refused: Sequence[Rejection]) -> None:
+        short = SHORT_NAMES.get(type_url, type_url)
+        _log.warning("proxy refused configuration", type=short, reason=message[:1000])
+        now, node = self._parts.clock.wall(), f"node {proxy.id}"
+        self._parts.events.add(now, "ConfigRejected", node, f"{short}: {message[:1000]}")
+        for event in refusal_events(node, refused):
+            self._parts.events.add(now, *event)
+
+    def _register_workloads(self, proxy: Proxy, workloads: tuple[Instance, ...]) -> "asyncio.Task[None] | None":
+        """A bare Envoy names its workloads in its node metadata: they are instances while its stream lives."""
+        if not workloads:
+            return None
+        parts = self._parts
+        presence = Presence(parts.store, _node_of(proxy), existing=parts.existing, clock=parts.clock)
+        return spawn(f"presence {proxy.id}", hold(presence, workloads))
+
+
+def _node_of(proxy: Proxy) -> Node:
+    return Node(
+        name=proxy.id,
+        address=proxy.address,
+        locality=proxy.locality,
+        version=proxy.user_agent,
+        outbound_address=proxy.outbound_address,
+        outbound_port=proxy.outbound_port,
+        dialect=proxy.dialect.value,
+    )
+
+
+_STATUS = {
+    ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    ErrorCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def _reader(context: Context) -> Read:
+    async def read() -> Request | None:
+        request = await context.read()
+        return request if isinstance(request, Request) else None  # grpc.aio.EOF
+
+    return read
