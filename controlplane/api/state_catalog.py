@@ -1,0 +1,77 @@
+"""Which views of the mesh's state there are: their names, paths, parameters. Pure.
+
+Owns:   the table that the views themselves (state_views), REST's paths and the OpenAPI document share.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`path` below /mesh/v1/, with `{parameter}`s in it; `schema`: of the answer, or of each of its `items` when
+    `listed`; `parameters`: those of the query."""
+
+    name: str
+    path: str
+    schema: str
+    listed: bool
+    parameters: tuple[str, ...]
+    summary: str
+
+    @property
+    def path_parameters(self) -> tuple[str, ...]:
+        return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+
+
+VIEWS: Mapping[str, View] = {
+    view.name: view
+    for view in (
+        View("status", "status", "Status", False, (), "The mesh at a glance, and what needs attention"),
+        View("nodes", "nodes", "Node", True, (), "Nodes that have joined"),
+        View("node", "nodes/{node}", "Node", False, (), "One node"),
+        View("services", "services", "Service", True, ("service", "namespace"), "Services and the policies for them"),
+        View("service", "services/{host}", "Service", False, (), "One service, by its full host"),
+        View(
+            "endpoints",
+            "endpoints",
+            "Endpoint",
+            True,
+            ("service", "namespace", "node"),
+            "Endpoints with their health and ejections, and why",
+        ),
+        View("proxies", "proxies", "Proxy", True, ("node",), "Connected proxies: synced, pending, rejected by type"),
+        View("proxy", "proxies/{node}", "Proxy", True, (), "The proxies of one node"),
+        View(
+            "config_dump",
+            "proxies/{node}/config_dump",
+            "ConfigDump",
+            False,
+            ("type", "name"),
+            "What a proxy is to have, as JSON",
+        ),
+        View("certificates", "certificates", "Certificates", False, (), "Roots, identities, and what nodes may claim"),
+        View("traffic", "traffic", "Traffic", True, (), "The load of the last minute, as proxies report it"),
+        View("events", "events", "Event", True, (), "What happened lately, oldest first"),
+        View("history", "history", "Apply", True, (), "Who changed which objects, newest first"),
+        View(
+            "revision",
+            "revisions/{revision}",
+            "Revision",
+            False,
+            ("wait",),
+            "How far a change has come among the proxies",
+        ),
+        View("replicas", "replicas", "Replica", True, (), "The replicas of the control plane"),
+        View("tokens", "tokens", "Token", True, (), "Join tokens, without their secrets"),
+    )
+}
+
+PARAMETERS: Mapping[str, str] = {
+    "service": "short name, name.namespace, or full host",
+    "namespace": "only of this namespace",
+    "node": "only of this node",
+    "type": "CDS, EDS, LDS, RDS, VHDS or SDS",
+    "name": "only the resource of this name",
+    "wait": "wait so long for the proxies' answers, such as 30s; at most a minute",
+}

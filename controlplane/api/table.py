@@ -1,0 +1,173 @@
+"""Objects as rows: the `Table` that kubectl and meshctl print. Pure; `now` is seconds since the epoch.
+
+Owns:   the columns of each kind, Age, the Table object.
+Source: Kubernetes meta.k8s.io/v1 Table; column priority 0 is always shown, 1 with `-o wide`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from controlplane.api.status import problem_name, problems
+from controlplane.distribution.reach import reach_of
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: `cell` gives its text for an object and the time."""
+
+    name: str
+    cell: Callable[[Manifest, float], str]
+    description: str = ""
+    wide: bool = False
+    format: str = ""
+
+    def definition(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": "string",
+            "format": self.format,
+            "description": self.description or self.name,
+            "priority": int(self.wide),
+        }
+
+
+def _spec(path: str) -> Callable[[Manifest, float], str]:
+    """The text of a field of the spec by its dotted path; lists are joined by commas."""
+
+    def cell(manifest: Manifest, _: float) -> str:
+        value: Any = manifest.get("spec") or {}
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            return ",".join(str(item) for item in value)
+        return "" if value is None else str(value)
+
+    return cell
+
+
+def _name(manifest: Manifest, _: float) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def _age(manifest: Manifest, now: float) -> str:
+    return age(str(manifest["metadata"].get("creationTimestamp", "")), now)
+
+
+def _status(manifest: Manifest, _: float) -> str:
+    """The problems, or OK."""
+    return ",".join(map(problem_name, problems(manifest.get("status") or {}))) or "OK"
+
+
+def _proxies(manifest: Manifest, _: float) -> str:
+    """`3/4`: how many of the proxies that use it have acknowledged it, and how many refuse it."""
+    reach = reach_of((manifest.get("status") or {}).get("proxies"))
+    if reach is None:
+        return ""
+    refused = f" ({reach.rejected} rejected)" if reach.rejected else ""
+    return f"{reach.acknowledged}/{reach.interested}{refused}"
+
+
+def _service_ports(manifest: Manifest, _: float) -> str:
+    ports = (manifest.get("spec") or {}).get("ports") or ()
+    return ",".join(f"{port.get('port')}/{port.get('protocol', 'TCP')}" for port in ports)
+
+
+def _service_type(manifest: Manifest, _: float) -> str:
+    return str((manifest.get("spec") or {}).get("type", "ClusterIP"))
+
+
+def _selector(manifest: Manifest, _: float) -> str:
+    selector = (manifest.get("spec") or {}).get("selector") or {}
+    labels = selector.get("matchLabels", selector) if isinstance(selector, Mapping) else {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "<none>"
+
+
+def _mtls_mode(manifest: Manifest, now: float) -> str:
+    return _spec("mtls.mode")(manifest, now) or "PERMISSIVE"
+
+
+_COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "VirtualService": (Column("Gateways", _spec("gateways")), Column("Hosts", _spec("hosts"))),
+    "DestinationRule": (Column("Host", _spec("host")),),
+    "ServiceEntry": (
+        Column("Hosts", _spec("hosts")),
+        Column("Location", _spec("location")),
+        Column("Resolution", _spec("resolution")),
+    ),
+    "WorkloadEntry": (
+        Column("Address", _spec("address")),
+        Column("Service account", _spec("serviceAccount"), wide=True),
+    ),
+    "PeerAuthentication": (Column("Mode", _mtls_mode), Column("Selector", _selector, wide=True)),
+    "Service": (
+        Column("Type", _service_type),
+        Column("Ports", _service_ports),
+        Column("Selector", _selector, wide=True),
+    ),
+}
+_FIRST = (Column("Name", _name, "name within its namespace", format="name"),)
+_LAST = (
+    Column("Status", _status, "the conditions that need attention"),
+    Column("Proxies", _proxies, "proxies that have acknowledged it, of those that use it", wide=True),
+    Column("Age", _age, "time since the creation"),
+)
+
+
+def columns_of(kind: str) -> tuple[Column, ...]:
+    """The columns of a kind, in order."""
+    return (*_FIRST, *_COLUMNS.get(kind, ()), *_LAST)
+
+
+def as_table(
+    kind: str,
+    manifests: Sequence[Manifest],
+    *,
+    now: float,
+    metadata: Mapping[str, Any] | None = None,
+    include: str = "Metadata",
+    with_columns: bool = True,
+) -> dict[str, Any]:
+    """The Table of objects. `include`: what each row carries of its object: None, Metadata or Object."""
+    columns = columns_of(kind)
+    table: dict[str, Any] = {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": dict(metadata or {}),
+        "columnDefinitions": [column.definition() for column in columns] if with_columns else None,
+        "rows": [_row(columns, manifest, now, include) for manifest in manifests],
+    }
+    return table
+
+
+def _row(columns: Sequence[Column], manifest: Manifest, now: float, include: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"cells": [column.cell(manifest, now) for column in columns]}
+    if include == "Object":
+        row["object"] = manifest
+    elif include == "Metadata":
+        row["object"] = {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": manifest["metadata"],
+        }
+    return row
+
+
+def age(stamp: str, now: float) -> str:
+    """`5s`, `12m`, `3h20m`, `4d`: how long ago an RFC 3339 time was; `<unknown>` when it is not one."""
+    try:
+        seconds = int(now - datetime.fromisoformat(stamp).timestamp())
+    except ValueError:
+        return "<unknown>"
+    seconds = max(seconds, 0)
+    if seconds < 120:
+        return f"{seconds}s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 10:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    return f"{hours}h" if hours < 48 else f"{days}d"
