@@ -1,0 +1,207 @@
+"""Which failed tries are tried again: a RetryPolicy, compiled to set look-ups.
+
+Owns:   conditions, the fields by which a request asks for retries itself.
+Not:    how many retries may be under way (agent.cluster.thresholds), the back-off's arithmetic (mesh.resilience).
+Source: data-plane.md 1.5; Envoy's router_filter documentation (x-envoy-retry-on and its like).
+Differs: hedging, the retry priority and back-off by the host's rate-limit headers are not there.
+
+An answer is tried again:              an end without an answer is tried again, but never an overflow:
+  5xx                     500-599        connect-failure        no connection came about
+  gateway-error           502-504        reset-before-request   as connect-failure: nothing was sent
+  retriable-4xx           409            refused-stream         the host refused the stream
+  retriable-status-codes  those listed   reset, 5xx,            any, the per-try timeout included
+  retriable-headers       a field fits     gateway-error
+  cancelled, deadline-exceeded, ...      by the grpc-status of an answer's head
+An answer with x-envoy-ratelimited is tried again with envoy-ratelimited, and only with that.
+"""
+
+from dataclasses import replace
+
+from agent.codec.head import RequestHead, ResponseHead
+from agent.model import resets
+from agent.model.matchers import HeaderMatcher, MatchKind, StringMatcher
+from agent.model.route import RetryPolicy
+from agent.router.matchers import CompiledHeader
+
+_ANY_RESET = frozenset(
+    {
+        resets.CONNECTION_TERMINATION,
+        resets.PROTOCOL_ERROR,
+        resets.LOCAL_RESET,
+        resets.REMOTE_RESET,
+        resets.REFUSED_STREAM,
+        *resets.TIMEOUTS,
+        *resets.NEVER_CONNECTED,
+    }
+)
+_STATUSES = {
+    "5xx": frozenset(range(500, 600)),
+    "gateway-error": frozenset({502, 503, 504}),
+    "retriable-4xx": frozenset({409}),
+}
+_RESETS = {
+    "5xx": _ANY_RESET,
+    "gateway-error": _ANY_RESET,
+    "reset": _ANY_RESET,
+    "connect-failure": resets.NEVER_CONNECTED,
+    "reset-before-request": resets.NEVER_CONNECTED,
+    "refused-stream": frozenset({resets.REFUSED_STREAM}),
+}
+_GRPC = {
+    "cancelled": b"1",
+    "deadline-exceeded": b"4",
+    "resource-exhausted": b"8",
+    "internal": b"13",
+    "unavailable": b"14",
+}
+_RETRY_ON = b"x-envoy-retry-on"
+_RETRY_GRPC_ON = b"x-envoy-retry-grpc-on"
+_MAX_RETRIES = b"x-envoy-max-retries"
+_STATUS_CODES = b"x-envoy-retriable-status-codes"
+_HEADER_NAMES = b"x-envoy-retriable-header-names"
+_PER_TRY_TIMEOUT_MS = b"x-envoy-upstream-rq-per-try-timeout-ms"
+_HEDGE = b"x-envoy-hedge-on-per-try-timeout"
+_ASKING = frozenset(
+    {_RETRY_ON, _RETRY_GRPC_ON, _MAX_RETRIES, _STATUS_CODES, _HEADER_NAMES, _PER_TRY_TIMEOUT_MS, _HEDGE}
+)
+_RATE_LIMITED = b"x-envoy-ratelimited"
+_NO_POLICY = RetryPolicy(retry_on=frozenset())
+MAX_POLICIES = 10_000
+
+
+class RetryRules:
+    """Immutable, shared by all requests of a route; `exchange.retry` holds one.
+
+    `statuses` and `resets`: what is tried again by that alone. Raises re2.error for a matcher with a bad regex.
+    """
+
+    __slots__ = (
+        "_grpc",
+        "_headers",
+        "_rate_limited",
+        "attempts_to_pick",
+        "base_s",
+        "looks_further",
+        "max_s",
+        "num_retries",
+        "per_try_timeout_s",
+        "policy",
+        "resets",
+        "statuses",
+        "when",
+    )
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        on = policy.retry_on
+        self.policy = policy
+        listed = policy.retriable_status_codes if "retriable-status-codes" in on else frozenset()
+        self.statuses: frozenset[int] = listed.union(*(_STATUSES[token] for token in on & _STATUSES.keys()))
+        self.resets: frozenset[str] = frozenset().union(*(_RESETS[token] for token in on & _RESETS.keys()))
+        self.num_retries = policy.num_retries
+        self.per_try_timeout_s = policy.per_try_timeout_s
+        self.base_s = policy.back_off_base_s
+        self.max_s = policy.back_off_max_s
+        self.attempts_to_pick = policy.host_selection_max_attempts if policy.previous_hosts else 0
+        self._headers = tuple(map(CompiledHeader, policy.retriable_headers)) if "retriable-headers" in on else ()
+        self._grpc = frozenset(_GRPC[token] for token in on & _GRPC.keys())
+        self._rate_limited = "envoy-ratelimited" in on
+        self.when = tuple(map(CompiledHeader, policy.retriable_request_headers))
+        self.looks_further = bool(self._headers or self._grpc or self._rate_limited)
+
+    def wants_answer(self, head: ResponseHead) -> bool:
+        """Whether this answer is tried again. Callers may skip it for a status not in `statuses` unless
+        `looks_further`."""
+        index = head.headers.index
+        if _RATE_LIMITED in index:
+            return self._rate_limited
+        if head.status in self.statuses:
+            return True
+        if self._grpc and index.get(b"grpc-status") in self._grpc:
+            return True
+        return any(header.matches_fields(index) for header in self._headers)
+
+    def wants_reset(self, reason: str) -> bool:
+        """Whether a try that ended so (agent.model.resets) is tried again."""
+        return reason in self.resets
+
+    def applies_to(self, head: RequestHead) -> bool:
+        """Whether the policy's retriable_request_headers let this request be retried."""
+        return not self.when or any(header.matches(head) for header in self.when)
+
+
+class RetryBook:
+    """Policies compiled once each. A worker keeps one; it forgets all when it holds MAX_POLICIES."""
+
+    __slots__ = ("_compiled",)
+
+    def __init__(self) -> None:
+        self._compiled: dict[int, RetryRules] = {}  # by identity: the rules hold their policy, so ids stay theirs
+
+    def rules_for(self, policy: RetryPolicy | None, head: RequestHead) -> RetryRules | None:
+        """The rules of one request: the route's policy, joined with what its x-envoy-retry-* fields ask for.
+
+        Those fields are taken out of the head, so call it after fields of untrusted callers were stripped and before
+        the request is written. None when nothing is retried (also when no retriable_request_headers match). A value
+        that is no number is ignored. Raises re2.error for a matcher with a bad regex.
+        """
+        index = head.headers.index
+        if (  # seven look-ups cost less than a set operation over the fields
+            _RETRY_ON in index
+            or _MAX_RETRIES in index
+            or _RETRY_GRPC_ON in index
+            or _PER_TRY_TIMEOUT_MS in index
+            or _STATUS_CODES in index
+            or _HEADER_NAMES in index
+            or _HEDGE in index
+        ):
+            return self._asked_for(policy, head)
+        if policy is None:
+            return None
+        rules = self._compiled.get(id(policy)) or self._compile(policy)
+        return rules if not rules.when or rules.applies_to(head) else None
+
+    @staticmethod
+    def _asked_for(policy: RetryPolicy | None, head: RequestHead) -> RetryRules | None:
+        asked = _joined(policy if policy is not None else _NO_POLICY, head)
+        for name in _ASKING:
+            head.headers.remove(name)
+        rules = RetryRules(asked) if asked.retry_on else None
+        return rules if rules is not None and rules.applies_to(head) else None
+
+    def _compile(self, policy: RetryPolicy) -> RetryRules:
+        if len(self._compiled) >= MAX_POLICIES:
+            self._compiled.clear()
+        rules = self._compiled[id(policy)] = RetryRules(policy)
+        return rules
+
+
+def _joined(policy: RetryPolicy, head: RequestHead) -> RetryPolicy:
+    get = head.headers.get
+    max_retries = get(_MAX_RETRIES)
+    timeout_ms = get(_PER_TRY_TIMEOUT_MS)
+    names = tuple(
+        HeaderMatcher(name=name.lower(), matcher=StringMatcher(kind=MatchKind.PRESENT))
+        for name in sorted(_words(get(_HEADER_NAMES)))
+    )
+    return replace(
+        policy,
+        retry_on=policy.retry_on | _words(get(_RETRY_ON)) | _words(get(_RETRY_GRPC_ON)),
+        num_retries=_number(max_retries, policy.num_retries),
+        per_try_timeout_s=_number(timeout_ms, 0) / 1000 or policy.per_try_timeout_s,
+        retriable_status_codes=policy.retriable_status_codes | _numbers(get(_STATUS_CODES)),
+        retriable_headers=policy.retriable_headers + names,
+    )
+
+
+def _words(value: bytes | None) -> frozenset[str]:
+    """The parts of a comma list."""
+    parts = (part.strip() for part in (value or b"").decode("ascii", "replace").split(","))
+    return frozenset(part for part in parts if part)
+
+
+def _number(value: bytes | None, default: int) -> int:
+    return int(value) if value is not None and value.isdigit() and len(value) < 10 else default
+
+
+def _numbers(value: bytes | None) -> frozenset[int]:
+    return frozenset(int(word) for word in _words(value) if word.isdecimal() and len(word) < 10)

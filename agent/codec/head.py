@@ -1,0 +1,111 @@
+"""The head of a request or response as the data plane handles it: bytes, original case kept, looked up by lower case.
+
+Invariants: `fields` is what goes on the wire, in order, names in the peer's case; `index` holds each lower-case name
+once, the values of repeated fields joined by b", " (b"; " for cookie, RFC 9113 8.2.3). Change both through the
+methods, never one alone.
+"""
+
+from collections.abc import Collection
+
+_JOIN = {b"cookie": b"; "}
+
+
+class Headers:
+    """An ordered multimap of header fields. Per-request, so a plain class."""
+
+    __slots__ = ("fields", "index")
+
+    def __init__(
+        self, fields: list[tuple[bytes, bytes]] | None = None, index: dict[bytes, bytes] | None = None
+    ) -> None:
+        """Of these, which agree with each other; or empty."""
+        self.fields: list[tuple[bytes, bytes]] = fields if fields is not None else []
+        self.index: dict[bytes, bytes] = index if index is not None else {}
+
+    def append(self, name: bytes, value: bytes) -> None:
+        """Add one field, keeping those of the same name."""
+        lower = name.lower()
+        self.fields.append((name, value))
+        before = self.index.get(lower)
+        self.index[lower] = value if before is None else before + _JOIN.get(lower, b", ") + value
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Replace every field of this name by one."""
+        lower = name.lower()
+        if lower in self.index:
+            self.fields = [field for field in self.fields if field[0].lower() != lower]
+        self.fields.append((name, value))
+        self.index[lower] = value
+
+    def remove(self, lower: bytes) -> None:
+        """Drop every field of this lower-case name."""
+        if lower in self.index:
+            del self.index[lower]
+            self.fields = [field for field in self.fields if field[0].lower() != lower]
+
+    def remove_all(self, names: Collection[bytes]) -> None:
+        """Drop every field of these lower-case names. `names` is searched once per field: give a set."""
+        index = self.index
+        for name in names:
+            if name in index:
+                del index[name]
+        self.fields = [field for field in self.fields if field[0].lower() not in names]
+
+    def get(self, lower: bytes) -> bytes | None:
+        """The value by lower-case name, repeated fields joined."""
+        return self.index.get(lower)
+
+    def copy(self) -> "Headers":
+        return Headers(list(self.fields), dict(self.index))
+
+
+# How long a body is: a length in bytes, or one of these.
+NO_BODY = 0
+CHUNKED = -1
+UNTIL_EOF = -2  # responses only
+
+
+class RequestHead:
+    """`path` includes the query, as sent; `authority` is the Host without userinfo, as sent.
+
+    `content_length`: bytes, or CHUNKED. `upgrade`: the lower-case protocol that the client wants to switch to, or b"".
+    """
+
+    __slots__ = (
+        "authority",
+        "content_length",
+        "expect_continue",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "scheme",
+        "upgrade",
+        "version_minor",
+    )
+
+    def __init__(self, method: bytes, path: bytes, authority: bytes, headers: Headers, version_minor: int = 1) -> None:
+        self.method = method
+        self.path = path
+        self.authority = authority
+        self.scheme = b"http"
+        self.headers = headers
+        self.version_minor = version_minor
+        self.content_length = NO_BODY
+        self.keep_alive = True
+        self.expect_continue = False
+        self.upgrade = b""
+
+
+class ResponseHead:
+    """The head of a response. `content_length`: bytes, CHUNKED or UNTIL_EOF; NO_BODY when the answer has none."""
+
+    __slots__ = ("content_length", "headers", "keep_alive", "reason", "status", "version_minor")
+
+    def __init__(self, status: int, reason: bytes, headers: Headers, version_minor: int = 1) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.version_minor = version_minor
+        self.content_length = NO_BODY
+        self.keep_alive = True

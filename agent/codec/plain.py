@@ -1,0 +1,154 @@
+"""Plain messages, read without llhttp: what most messages between well-behaved programs are.
+
+A message is plain when one feed brings exactly that message, its start line and each of its field lines is of a form
+on which no two parsers differ, no name comes twice, and its body, if it has one, is told by Content-Length. A field
+line is examined once; after that its bytes are looked up, as most lines come again and again.
+
+Owns:   which messages are plain, and their heads.
+Not:    all others (agent.codec.http1 gives them to llhttp). A program may never notice which way a message went.
+Source: RFC 9112, less than it allows.
+Invariants: what is plain here is read in the same way by llhttp (tests/property/test_http1.py cuts every message so
+        that llhttp has it too); the lines that are held are bounded, and forgotten all at once.
+"""
+
+import re
+from collections.abc import Callable
+
+from agent.codec.head import Headers, RequestHead, ResponseHead
+
+AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+CANONICAL_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+MAX_LINE_BYTES = 2048
+MAX_HELD_BYTES = 256 * 1024
+_LINE_COST_BYTES = 64  # what a line is counted with beside its own bytes
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?((?:[!-~](?:[ -~]*[!-~])?)?)")
+_REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
+_BODILESS = frozenset({204, 205, 304})
+_END = b"\r\n\r\n"
+
+Field = tuple[bytes, bytes]
+
+
+def _keeps_alive(value: bytes) -> bool:
+    return value.lower() == b"keep-alive"
+
+
+def _never(value: bytes) -> bool:
+    return False
+
+
+def _is_length(value: bytes) -> bool:
+    return CANONICAL_LENGTH.fullmatch(value) is not None
+
+
+def _is_authority(value: bytes) -> bool:
+    return AUTHORITY.fullmatch(value) is not None
+
+
+# Fields that say how a message is read, by lower-case name, and with which values they are plain.
+_FRAMING: dict[bytes, Callable[[bytes], bool]] = {
+    b"connection": _keeps_alive,
+    b"proxy-connection": _keeps_alive,
+    b"content-length": _is_length,
+    b"transfer-encoding": _never,
+    b"upgrade": _never,
+}
+
+
+class FieldLines:
+    """Field lines and what they say. `checks`: whether the value of a field of this lower-case name is plain."""
+
+    __slots__ = ("_checks", "_entries", "_entry_of", "_field_of", "_fields", "_room")
+
+    def __init__(self, checks: dict[bytes, Callable[[bytes], bool]]) -> None:
+        self._checks = checks
+        self._fields: dict[bytes, Field] = {}  # line -> name as it came, value
+        self._entries: dict[bytes, Field] = {}  # line -> name in lower case, value
+        self._field_of = self._fields.__getitem__
+        self._entry_of = self._entries.__getitem__
+        self._room = MAX_HELD_BYTES
+
+    def headers(self, lines: list[bytes]) -> Headers | None:
+        """The fields of a head, None when they are not plain."""
+        try:
+            index = dict(map(self._entry_of, lines))
+        except KeyError:
+            if not self._learn(lines):
+                return None
+            index = dict(map(self._entry_of, lines))
+        return Headers(list(map(self._field_of, lines)), index) if len(index) == len(lines) else None
+
+    def _learn(self, lines: list[bytes]) -> bool:
+        """Know all these lines. False when one of them is not plain."""
+        if self._room < 0:
+            self._fields.clear()
+            self._entries.clear()
+            self._room = MAX_HELD_BYTES
+        return all(line in self._fields or self._examine(line) for line in lines)
+
+    def _examine(self, line: bytes) -> bool:
+        found = _LINE.fullmatch(line)
+        if found is None or len(line) > MAX_LINE_BYTES:
+            return False
+        name, value = found.groups()
+        lower = name.lower()
+        check = self._checks.get(lower)
+        if check is not None and not check(value):
+            return False
+        self._fields[line] = (name, value)
+        self._entries[line] = (lower, value)
+        self._room -= len(line) + _LINE_COST_BYTES
+        return True
+
+
+# One book per direction and process: what a line says depends on nothing but its bytes.
+_REQUEST_FIELDS = FieldLines({**_FRAMING, b"host": _is_authority, b"expect": _never})
+_RESPONSE_FIELDS = FieldLines(_FRAMING)
+
+
+def plain_request(data: bytes, max_bytes: int, max_fields: int) -> tuple[RequestHead, bytes] | None:
+    """The head and body of the request that `data` is, None when it is not exactly one plain request."""
+    end = data.find(_END)
+    if end < 0 or end >= max_bytes:
+        return None
+    lines = data[:end].split(b"\r\n")
+    start = _REQUEST_LINE.fullmatch(lines.pop(0))
+    if start is None or len(lines) > max_fields:
+        return None
+    headers = _REQUEST_FIELDS.headers(lines)
+    if headers is None:
+        return None
+    index = headers.index
+    length = index.get(b"content-length")
+    size = int(length) if length is not None else 0
+    if end + 4 + size != len(data) or b"host" not in index:
+        return None
+    method, path = start.groups()
+    head = RequestHead(method, path, index[b"host"], headers)
+    head.content_length = size
+    return head, data[end + 4 :]
+
+
+def plain_response(data: bytes, max_bytes: int, max_fields: int) -> tuple[ResponseHead, bytes] | None:
+    """The head and body of the response that `data` is, None when it is not exactly one plain response.
+
+    Not for answers to HEAD.
+    """
+    end = data.find(_END)
+    if end < 0 or end >= max_bytes:
+        return None
+    lines = data[:end].split(b"\r\n")
+    start = _STATUS_LINE.fullmatch(lines.pop(0))
+    if start is None or len(lines) > max_fields:
+        return None
+    headers = _RESPONSE_FIELDS.headers(lines)
+    if headers is None:
+        return None
+    length = headers.index.get(b"content-length")
+    status = int(start[1])
+    if length is None or end + 4 + int(length) != len(data) or status in _BODILESS:
+        return None
+    head = ResponseHead(status, start[2], headers)
+    head.content_length = int(length)
+    return head, data[end + 4 :]

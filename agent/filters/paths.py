@@ -1,0 +1,58 @@
+"""The path of a request in one spelling, so that routes and rules cannot be walked around.
+
+Owns:   dot segments, needless percent-encoding, repeated slashes, paths that are refused.
+Source: RFC 3986 5.2.4, 6.2.2.2 and 6.2.2.3; HttpConnectionManager.normalize_path and merge_slashes; data-plane.md 2.1
+        and 2.2: a backslash or an encoded NUL is refused (Envoy passes them on).
+Invariants: normalising twice changes nothing more; the query is left as it came; an encoded slash stays encoded.
+"""
+
+import re
+
+REFUSED = "path_normalization_failed"
+# Unreserved characters, RFC 3986 2.3: encoding them changes nothing, so a path is the same with and without.
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_SLASHES = re.compile(rb"//+")
+
+
+def needs_work(target: bytes, merge_slashes: bool) -> bool:
+    """Whether `normalized` could change or refuse this target. Cheap: most targets are plain."""
+    return b"%" in target or b"/." in target or b"\\" in target or (merge_slashes and b"//" in target)
+
+
+def normalized(target: bytes, merge_slashes: bool) -> bytes | None:
+    """The target (path and query) with its path normalised; None when it is refused."""
+    path, mark, query = target.partition(b"?")
+    if b"%" in path:
+        path = _ESCAPE.sub(_unescaped, path)
+        if b"%00" in path:
+            return None
+    if b"\\" in path:
+        return None
+    if b"/." in path:
+        path = _without_dots(path)
+    if merge_slashes:
+        path = _SLASHES.sub(b"/", path)
+    return path + mark + query
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    code = int(found[1], 16)  # exactly two hexadecimal digits
+    return bytes((code,)) if code in _UNRESERVED else found[0]
+
+
+def _without_dots(path: bytes) -> bytes:
+    """RFC 3986 5.2.4 for a path that begins with a slash. `..` at the root stays at the root."""
+    done: list[bytes] = []
+    segments = path[1:].split(b"/")
+    last = len(segments) - 1
+    for place, segment in enumerate(segments):
+        if segment == b"..":
+            if done:
+                done.pop()
+        elif segment != b".":
+            done.append(segment)
+            continue
+        if place == last:
+            done.append(b"")
+    return b"/" + b"/".join(done)

@@ -1,0 +1,42 @@
+"""The fields of an answer on its way to the client.
+
+Owns:   what ends here of a host's answer; server, date, x-envoy-upstream-service-time.
+Not:    configured operations (header_operations), framing (agent.codec), Connection: close (agent.proxy.exchange).
+Source: data-plane.md 1.9 and 2.2: server is overwritten (but for PASS_THROUGH), date is added where there is none.
+"""
+
+from agent.codec.head import ResponseHead
+from agent.filters import hop_by_hop
+from agent.filters.envoy_headers import SERVICE_TIME
+
+SERVER = b"server"
+DATE = b"date"
+CONNECTION = b"connection"
+_REPLACED = hop_by_hop.RESPONSE_FIELDS | {SERVER, SERVICE_TIME}
+_REPLACED_BUT_SERVER = _REPLACED - {SERVER}
+
+
+def take_over(head: ResponseHead, keep_server: bool, service_time_ms: int) -> None:
+    """Make a host's answer ours. `service_time_ms`: how long the host has taken, -1 = not told."""
+    headers = head.headers
+    replaced = _REPLACED_BUT_SERVER if keep_server else _REPLACED
+    if not replaced.isdisjoint(headers.index):
+        headers.remove_all(replaced if CONNECTION not in headers.index else hop_by_hop.dropped_from(head, replaced))
+    if service_time_ms >= 0:
+        value = b"%d" % service_time_ms
+        headers.fields.append((SERVICE_TIME, value))
+        headers.index[SERVICE_TIME] = value
+
+
+def finish(head: ResponseHead, server: bytes, date: bytes) -> None:
+    """What every answer says, after all configured operations. `server` empty = the host's own passes."""
+    headers = head.headers
+    index = headers.index
+    if server:
+        if SERVER in index:
+            headers.remove(SERVER)
+        headers.fields.append((SERVER, server))
+        index[SERVER] = server
+    if DATE not in index:
+        headers.fields.append((DATE, date))
+        index[DATE] = date

@@ -1,0 +1,167 @@
+"""What supervisor and workers say to each other, and what each message obliges the receiver to do.
+
+Owns:   the vocabulary. `agent.ipc.frames` turns it into bounded, length-prefixed frames and back.
+Not:    sockets, processes.
+
+Supervisor to worker: Welcome, then Put*/Commit at any time, AddListener (with one descriptor by SCM_RIGHTS),
+Identities, HostState, Ping, Drain. Worker to supervisor: Ready, Committed, Pong, EjectRequest, StatsDelta,
+ConnectionRefused, Drained.
+Invariant: between two Commits a worker serves exactly the config of the first;
+  a request keeps the config it began with.
+"""
+
+from dataclasses import dataclass
+
+from agent.model.cluster import Cluster, LoadAssignment
+from agent.model.listener import Listener
+from agent.model.route import RouteConfiguration, VirtualHost
+from agent.model.tls import KeyPair
+
+Config = Listener | RouteConfiguration | VirtualHost | Cluster | LoadAssignment
+
+# The table that a Put or Remove goes to.
+LISTENER = "listener"
+ROUTE_CONFIGURATION = "route_configuration"
+VIRTUAL_HOST = "virtual_host"  # name = <route configuration>/<virtual host>
+CLUSTER = "cluster"
+LOAD_ASSIGNMENT = "load_assignment"
+KINDS = (LISTENER, ROUTE_CONFIGURATION, VIRTUAL_HOST, CLUSTER, LOAD_ASSIGNMENT)
+
+
+# --- supervisor to worker -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The first message. `slot` of `slots`; `shared_bytes`: size of the mmap whose descriptor comes with it."""
+
+    slot: int
+    slots: int
+    node: str
+    shared_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    kind: str
+    name: str
+    value: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Serve what was Put since the last Commit. `version` counts up from 1 per worker."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddListener:
+    """A listening SO_REUSEPORT socket for this slot; its descriptor comes with the frame. Closed on Remove + Commit."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """All certificates and the trust roots, replacing those before; new connections use them at once."""
+
+    key_pairs: tuple[KeyPair, ...]
+    trust_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """The supervisor's verdict on one host: ejected or back. Key = (cluster, address:port)."""
+
+    cluster: str
+    host: str
+    ejected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Which block of the shared memory counts this cluster's connections, pending, requests and retries.
+
+    Comes before the Commit that brings the cluster. Layout: agent.ipc.shared.
+    """
+
+    cluster: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop accepting, answer what is in flight with `connection: close`, then exit; at most `timeout_s`."""
+
+    timeout_s: float
+
+
+# --- worker to supervisor -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    version: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    token: int
+    loop_lag_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class EjectRequest:
+    """A worker's monitor fired.
+
+    `kind`: consecutive_5xx, consecutive_gateway_failure or consecutive_local_origin_failure.
+    """
+
+    cluster: str
+    host: str
+    kind: str
+    count: int
+    last_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatsDelta:
+    """What happened since the last one, at most once a second.
+
+    `counters`: {name: increase}; `gauges`: {name: this worker's present value}; `histograms`: {name: increase per
+    bucket, agent.stats.histograms.BUCKETS_MS}; `hosts`: per (cluster, host) increases of requests, successes, errors
+    and this worker's active requests, for LRS and for success-rate detection.
+    """
+
+    counters: dict[str, int]
+    gauges: dict[str, int]
+    histograms: dict[str, tuple[int, ...]]
+    sums: dict[str, float]
+    hosts: tuple[tuple[str, str, int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    pass
+
+
+ToWorker = Welcome | Put | Remove | Commit | AddListener | Identities | HostState | Cells | Ping | Drain
+ToSupervisor = Ready | Committed | Pong | EjectRequest | StatsDelta | Drained

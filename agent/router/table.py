@@ -1,0 +1,272 @@
+"""From a request to its route: virtual host by authority, then the first route that matches.
+
+Owns:   domains (exact, `*.suffix`, `prefix.*`, `*`), the order of routes, what is in effect for a matched request.
+Not:    comparing fields (agent.router.matchers), weighted clusters (agent.router.weights), applying what was found.
+Source: route_components.proto VirtualHost.domains and RouteMatch; Envoy's RouteMatcher: exact before suffix before
+        prefix before `*`, the longest wildcard first, no regard to case; a wildcard stands for at least one character.
+        The port is part of the authority unless `ignore_port_in_host`. One random number serves all runtime
+        fractions of a request.
+Invariants: finding the host costs one lookup per length of wildcard, however many hosts there are; a table never
+        changes, so a request may keep its match; hosts that are the same object as in the table before are not
+        compiled again.
+"""
+
+import re
+from typing import Any
+
+import re2
+
+from agent.codec.head import RequestHead
+from agent.model.route import (
+    Action,
+    Forward,
+    HeaderOps,
+    PathKind,
+    Redirect,
+    RetryPolicy,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from agent.router.matchers import CompiledHeader, CompiledQuery, compile_regex, query_parameters
+from agent.router.rewrites import PathRewrite, path_rewrite
+from mesh.resilience.backoff import Rng
+
+_PORT = re.compile(rb":[0-9]*\Z")
+_PREFIX, _EXACT, _REGEX = int(PathKind.PREFIX), int(PathKind.EXACT), int(PathKind.REGEX)
+_ALL = 1_000_000
+
+
+class Match:
+    """A route with what is in effect for its requests. One object per route, shared by all of them.
+
+    `request_headers` and `response_headers`: the operations that do something, in the order in which they apply; those
+    of the weighted cluster come before them, or after them if `cluster_last`. `retry`: the route's, else its virtual
+    host's. `plan`: room for what the data path compiles from all this at the first request; nobody else's business.
+    """
+
+    __slots__ = (
+        "cluster_last",
+        "plan",
+        "request_headers",
+        "response_headers",
+        "retry",
+        "rewrite",
+        "route",
+        "virtual_host",
+    )
+
+    def __init__(self, config: RouteConfiguration, host: VirtualHost, route: Route) -> None:
+        action = route.action
+        self.route = route
+        self.virtual_host = host
+        self.cluster_last = config.most_specific_header_mutations_wins
+        self.request_headers = self._in_order(route.request_headers, host.request_headers, config.request_headers)
+        self.response_headers = self._in_order(route.response_headers, host.response_headers, config.response_headers)
+        self.retry: RetryPolicy | None = (action.retry or host.retry) if isinstance(action, Forward) else None
+        self.rewrite: PathRewrite | None = _rewrite(route.match, action)
+        self.plan: Any = None
+
+    def _in_order(self, *levels: HeaderOps) -> tuple[HeaderOps, ...]:
+        used = tuple(ops for ops in levels if ops.add or ops.remove)
+        return used[::-1] if self.cluster_last else used
+
+
+def _rewrite(match: RouteMatch, action: Action) -> PathRewrite | None:
+    return path_rewrite(match, action) if isinstance(action, Forward | Redirect) else None
+
+
+class _CompiledRoute:
+    """A route, ready to be asked. `conditional`: more than the path has to match."""
+
+    __slots__ = ("conditional", "fold", "headers", "kind", "match", "path", "query", "regex", "runtime")
+
+    def __init__(self, config: RouteConfiguration, host: VirtualHost, route: Route) -> None:
+        wanted = route.match
+        self.kind = int(wanted.path_kind)
+        self.fold = wanted.ignore_case and wanted.path_kind != PathKind.REGEX
+        self.path = (wanted.path.lower() if self.fold else wanted.path).encode()
+        self.regex = compile_regex(wanted.path) if wanted.path_kind == PathKind.REGEX else None
+        self.headers = tuple(CompiledHeader(matcher) for matcher in wanted.headers)
+        self.query = tuple(CompiledQuery(matcher) for matcher in wanted.query)
+        self.runtime = wanted.runtime_per_million
+        self.conditional = bool(self.headers or self.query) or self.runtime < _ALL
+        self.match = Match(config, host, route)
+
+    @property
+    def takes_all(self) -> bool:
+        """It matches whatever comes."""
+        return self.kind == _PREFIX and self.path == b"/" and not self.conditional
+
+    def fits(self, path: bytes) -> bool:
+        """Does the path, without its query, match?"""
+        kind = self.kind
+        if self.fold:
+            path = path.lower()
+        if kind == _PREFIX:
+            return path.startswith(self.path)
+        if kind == _EXACT:
+            return path == self.path
+        if kind == _REGEX:
+            assert self.regex is not None
+            return self.regex.fullmatch(path) is not None
+        return path.startswith(self.path) and path[len(self.path) : len(self.path) + 1] in (b"", b"/")
+
+
+class _CompiledHost:
+    """A virtual host, ready to be asked. `first`: the match of every request, when the first route takes all."""
+
+    __slots__ = ("_routes", "config", "first")
+
+    def __init__(self, config: RouteConfiguration, host: VirtualHost) -> None:
+        """Raises ValueError that names the route."""
+        self.config = host
+        routes: list[_CompiledRoute] = []
+        for place, route in enumerate(host.routes):
+            try:
+                routes.append(_CompiledRoute(config, host, route))
+            except (re2.error, ValueError) as error:
+                name = route.name or f"number {place}"
+                raise ValueError(f"virtual host {host.name}, route {name}: {_text(error)}") from error
+            if routes[-1].takes_all:
+                break  # nothing behind it is ever reached
+        self._routes = tuple(routes)
+        self.first = routes[0].match if routes and routes[0].takes_all else None
+
+    def match(self, head: RequestHead, rng: Rng) -> Match | None:
+        path = head.path.partition(b"?")[0]
+        parameters: dict[bytes, bytes] | None = None
+        share = -1
+        for route in self._routes:
+            if not route.fits(path):
+                continue
+            if route.conditional:
+                if route.runtime < _ALL:
+                    if share < 0:
+                        share = int(rng() * _ALL)
+                    if share >= route.runtime:
+                        continue
+                if not _all_match(route.headers, head):
+                    continue
+                if route.query:
+                    if parameters is None:
+                        parameters = query_parameters(head.path)
+                    if not all(matcher.matches(parameters) for matcher in route.query):
+                        continue
+            return route.match
+        return None
+
+
+def _all_match(matchers: tuple[CompiledHeader, ...], head: RequestHead) -> bool:
+    for matcher in matchers:  # noqa: SIM110 - a generator would be made for every route
+        if not matcher.matches(head):
+            return False
+    return True
+
+
+def _text(error: Exception) -> str:
+    """re2 puts the bytes of its message into the exception."""
+    reason = error.args[0] if error.args else error
+    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+
+
+_ByLength = tuple[tuple[int, dict[bytes, _CompiledHost]], ...]
+
+
+class RouteTable:
+    """A RouteConfiguration with all its virtual hosts."""
+
+    __slots__ = (
+        "_any",
+        "_compiled",
+        "_exact",
+        "_ignore_port",
+        "_prefixes",
+        "_suffixes",
+        "config",
+        "internal_only_headers",
+    )
+
+    def __init__(
+        self, config: RouteConfiguration, hosts: tuple[VirtualHost, ...] = (), before: "RouteTable | None" = None
+    ) -> None:
+        """`hosts`: those that came as resources of their own (VHDS); `before`: the table that this one replaces.
+
+        Of two hosts that claim one domain the first has it. Raises ValueError that names the host and route which
+        cannot be used.
+        """
+        self.config = config
+        self.internal_only_headers = frozenset(name.lower().encode() for name in config.internal_only_headers)
+        self._ignore_port = config.ignore_port_in_host
+        known = before._compiled if before is not None and _same_levels(before.config, config) else {}
+        self._compiled: dict[int, _CompiledHost] = {}
+        self._exact: dict[bytes, _CompiledHost] = {}
+        self._any: _CompiledHost | None = None
+        suffixes: dict[int, dict[bytes, _CompiledHost]] = {}
+        prefixes: dict[int, dict[bytes, _CompiledHost]] = {}
+        for host in (*config.virtual_hosts, *hosts):
+            compiled = known.get(id(host)) or _CompiledHost(config, host)
+            self._compiled[id(host)] = compiled
+            for domain in host.domains:
+                self._claim(domain.lower().encode(), compiled, suffixes, prefixes)
+        self._suffixes: _ByLength = tuple(sorted(suffixes.items(), reverse=True))
+        self._prefixes: _ByLength = tuple(sorted(prefixes.items(), reverse=True))
+
+    def _claim(
+        self,
+        domain: bytes,
+        host: _CompiledHost,
+        suffixes: dict[int, dict[bytes, _CompiledHost]],
+        prefixes: dict[int, dict[bytes, _CompiledHost]],
+    ) -> None:
+        if domain == b"*":
+            self._any = self._any or host
+        elif domain[:1] == b"*":
+            suffixes.setdefault(len(domain) - 1, {}).setdefault(domain[1:], host)
+        elif domain[-1:] == b"*":
+            prefixes.setdefault(len(domain) - 1, {}).setdefault(domain[:-1], host)
+        else:
+            self._exact.setdefault(domain, host)
+
+    def match(self, head: RequestHead, rng: Rng) -> Match | None:
+        """What the request matches, None when no host or no route takes it."""
+        authority = head.authority
+        if self._ignore_port:
+            authority = _PORT.sub(b"", authority)
+        host = self._exact.get(authority) or self._host(authority.lower())
+        if host is None:
+            return None
+        return host.first or host.match(head, rng)
+
+    def virtual_host(self, authority: bytes) -> VirtualHost | None:
+        """The virtual host that serves an authority."""
+        name = authority.lower()
+        host = self._host(_PORT.sub(b"", name) if self._ignore_port else name)
+        return host.config if host is not None else None
+
+    def _host(self, authority: bytes) -> _CompiledHost | None:
+        """`authority` in lower case."""
+        host = self._exact.get(authority)
+        if host is not None:
+            return host
+        for length, hosts in self._suffixes:
+            if length < len(authority):
+                host = hosts.get(authority[-length:])
+                if host is not None:
+                    return host
+        for length, hosts in self._prefixes:
+            if length < len(authority):
+                host = hosts.get(authority[:length])
+                if host is not None:
+                    return host
+        return self._any
+
+
+def _same_levels(one: RouteConfiguration, other: RouteConfiguration) -> bool:
+    """What a host takes from its configuration is the same in both."""
+    return (
+        one.most_specific_header_mutations_wins == other.most_specific_header_mutations_wins
+        and one.request_headers == other.request_headers
+        and one.response_headers == other.response_headers
+    )
