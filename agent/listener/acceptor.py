@@ -1,0 +1,293 @@
+"""Accepting on one listening socket, and finding the filter chain of each connection.
+
+Owns:   the accept loop, the one-byte look at the first data, the TLS handshake and the check of the client's name,
+        counting and logging of refusals.
+Not:    listening sockets' life (the supervisor makes them), what a connection does (agent.proxy).
+Source: decisions 11 and 39; data-plane.md 6.10.
+Invariants: nothing is read from a connection before its chain is known, the look leaves the byte where it is; a
+        connection that sends nothing is closed after PEEK_TIMEOUT_S where the choice needs its first byte; a TLS
+        connection is handed on only after the handshake and the check of the client's name; when the process is out
+        of descriptors, accepting rests for ACCEPT_REST_S.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from agent.listener.refusals import RefusalLog
+from agent.model.tls import DownstreamTls
+from agent.stats import names
+from agent.stats.groups import Group
+from agent.upstream.addresses import address_text
+from agent.upstream.tls import TlsContexts, TlsError, peer_allowed, peer_names
+from agent.upstream.wheel import Timed, TimerWheel
+from mesh.logs import get_logger
+from mesh.tasks import spawn
+
+TLS = "tls"
+RAW = "raw_buffer"
+PEEK_TIMEOUT_S = 5.0
+HANDSHAKE_TIMEOUT_S = 10.0
+ACCEPT_REST_S = 0.1
+ACCEPTS_PER_WAKE = 32
+_TLS_HANDSHAKE = 0x16  # the first byte of a TLS ClientHello's record, RFC 8446 5.1
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_log = get_logger(__name__)
+
+
+class Chain(Protocol):
+    """What a filter chain gives an accepted connection."""
+
+    @property
+    def transport(self) -> str: ...
+    @property
+    def tls(self) -> DownstreamTls | None: ...
+    def connection(self, peer_address: str, local_address: str) -> Any: ...
+
+
+class Acceptor:
+    """Accepts on `sock` for as long as it is open. `chains` answers with the chains of now, best first."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str,
+        chains: Callable[[], tuple[Chain, ...]],
+        contexts: TlsContexts,
+        wheel: TimerWheel,
+        stats: Group,
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._name = name
+        self._chains = chains
+        self._contexts = contexts
+        self._wheel = wheel
+        self._counts = stats.counts
+        self._loop = asyncio.get_running_loop()
+        self._peeks: set[_Peek] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._rest: asyncio.TimerHandle | None = None
+        self._refusals = RefusalLog(_log.warning)
+        self._loop.add_reader(sock, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more and close this process's descriptor; what was accepted goes on."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """End what has been accepted but is not served yet."""
+        for peek in list(self._peeks):
+            peek.close()
+        for task in self._handshakes:
+            task.cancel()
+
+    @property
+    def pending(self) -> int:
+        """Connections accepted but not yet served."""
+        return len(self._peeks) + len(self._handshakes)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKE):
+            try:
+                accepted, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._refused_by_system(error)
+                return
+            accepted.setblocking(False)
+            self._counts[names.LISTENER_CX_TOTAL] += 1
+            self._choose(accepted)
+
+    def _refused_by_system(self, error: OSError) -> None:
+        self._counts[names.LISTENER_CX_OVERFLOW] += 1
+        self._tell("accept failed", error=str(error))
+        if error.errno in _OUT_OF_DESCRIPTORS:
+            self._loop.remove_reader(self._sock)
+            self._rest = self._loop.call_later(ACCEPT_REST_S, self._resume)
+
+    def _resume(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._sock, self._accept)
+
+    # --- the chain --------------------------------------------------------------------------------------------
+
+    def _choose(self, sock: socket.socket) -> None:
+        chains = self._chains()
+        if len(chains) == 1 and (not chains[0].transport or chains[0].tls is not None):
+            self._serve(sock, chains[0])
+        elif not chains:
+            self._no_chain(sock)
+        else:
+            _Peek(self, sock)
+
+    def looked(self, sock: socket.socket, first: int) -> None:
+        """The first byte is known."""
+        wanted = TLS if first == _TLS_HANDSHAKE else RAW
+        for chain in self._chains():
+            if chain.transport in (wanted, ""):
+                self._serve(sock, chain)
+                return
+        self._no_chain(sock)
+
+    def silent(self, sock: socket.socket) -> None:
+        """Nothing came in time."""
+        self._counts[names.LISTENER_FILTER_TIMEOUT] += 1
+        sock.close()
+
+    def _no_chain(self, sock: socket.socket) -> None:
+        self._counts[names.LISTENER_NO_FILTER_CHAIN] += 1
+        self._tell("connection refused: no filter chain takes it", peer=_peer_text(sock))
+        sock.close()
+
+    # --- serving ----------------------------------------------------------------------------------------------
+
+    def _serve(self, sock: socket.socket, chain: Chain) -> None:
+        task = spawn(f"accept {self._name}", self._hand_over(sock, chain))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _hand_over(self, sock: socket.socket, chain: Chain) -> None:
+        peer = _peer_text(sock)
+        try:
+            if chain.tls is None:
+                connection = chain.connection(peer, _local_text(sock))
+                await self._loop.connect_accepted_socket(lambda: connection, sock)
+            else:
+                await self._shake_hands(sock, chain, chain.tls, peer)
+        except (TlsError, ssl.SSLError, OSError, TimeoutError) as error:
+            self._refuse(error, peer)
+            sock.close()
+
+    async def _shake_hands(self, sock: socket.socket, chain: Chain, tls: DownstreamTls, peer: str) -> None:
+        connection = chain.connection(peer, _local_text(sock))
+        guard: Any = _Guard(connection, lambda transport: self._admit(transport, connection, tls))
+        await self._loop.connect_accepted_socket(
+            lambda: guard, sock, ssl=self._contexts.server(tls), ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+        )
+        if guard.refusal:
+            raise TlsError(guard.refusal)
+
+    def _admit(self, transport: Any, connection: Any, tls: DownstreamTls) -> str:
+        """ "" when the client may come in, else why not. Counts the handshake."""
+        self._counts[names.LISTENER_SSL_HANDSHAKE] += 1
+        uris, dns = peer_names(transport)
+        if not peer_allowed(uris, dns, tls.peer_ids):
+            self._counts[names.LISTENER_SSL_VERIFY_SAN] += 1
+            return f"the client shows {', '.join(sorted(uris)) or 'no SPIFFE id'}, which is not admitted here"
+        connection.secure = True
+        connection.peer_uris = uris
+        return ""
+
+    def _refuse(self, error: Exception, peer: str) -> None:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+            self._counts[names.LISTENER_SSL_NO_CERT] += 1
+        elif "CERTIFICATE" in reason or "CERT" in reason:
+            self._counts[names.LISTENER_SSL_VERIFY_ERROR] += 1
+        self._counts[names.LISTENER_SSL_ERROR] += 1
+        self._tell("handshake refused", peer=peer, reason=reason)
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        self._refusals.tell(event, self._loop.time(), listener=self._name, **fields)
+
+
+class _Guard:
+    """Stands where the connection will stand until the client's name is checked."""
+
+    __slots__ = ("_admit", "_connection", "refusal")
+
+    def __init__(self, connection: Any, admit: Callable[[Any], str]) -> None:
+        self._connection = connection
+        self._admit = admit
+        self.refusal = ""
+
+    def connection_made(self, transport: Any) -> None:
+        self.refusal = self._admit(transport)
+        if self.refusal:
+            transport.abort()
+            return
+        transport.set_protocol(self._connection)
+        self._connection.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing is read from a refused client."""
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The refusal has been said."""
+
+    def pause_writing(self) -> None:
+        """Nothing is written."""
+
+    def resume_writing(self) -> None:
+        """Nothing is written."""
+
+
+class _Peek(Timed):
+    """Waits for a connection's first byte and leaves it in the socket."""
+
+    __slots__ = ("_acceptor", "_loop", "_sock")
+
+    def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
+        super().__init__()
+        self._acceptor = acceptor
+        self._sock = sock
+        self._loop = acceptor._loop
+        acceptor._peeks.add(self)
+        if not self._look():
+            self._loop.add_reader(sock, self._look)
+            acceptor._wheel.arm(self, self._now() + PEEK_TIMEOUT_S)
+
+    def _now(self) -> float:
+        return self._acceptor._wheel.now()
+
+    def _look(self) -> bool:
+        try:
+            first = self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            first = b""
+        if first:
+            self._leave()
+            self._acceptor.looked(self._sock, first[0])
+        else:
+            self.close()
+        return True
+
+    def on_deadline(self, now: float) -> None:
+        self._leave()
+        self._acceptor.silent(self._sock)
+
+    def close(self) -> None:
+        self._leave()
+        self._sock.close()
+
+    def _leave(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._acceptor._peeks.discard(self)
+        self._acceptor._wheel.disarm(self)
+
+
+def _peer_text(sock: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return address_text(sock.getpeername())
+    return ""
+
+
+def _local_text(sock: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return address_text(sock.getsockname())
+    return ""

@@ -1,0 +1,158 @@
+"""The answers that we give ourselves: which one, with which flag and details; then the request ends.
+
+Owns:   the golden matrix of data-plane.md 1.11, row by row.
+Not:    how a local reply is written (agent.filters.local_replies), redirects' targets (agent.router).
+Source: data-plane.md 1.11, recorded from Envoy 1.40.
+Invariant: if an answer has already begun, it is cut instead.
+"""
+
+from typing import TYPE_CHECKING
+
+from agent.codec.http1 import ProtocolError
+from agent.codec.serialise import reason_of
+from agent.model.route import DirectResponse, Redirect
+from agent.stats import names
+
+if TYPE_CHECKING:
+    from agent.proxy.exchange import Exchange
+
+_RESET_TEXT = "upstream connect error or disconnect/reset before headers. "
+_RETRIED_TEXT = "retried and the latest "
+_RESET_FLAGS = {
+    "remote_connection_failure": "UF",
+    "local_connection_failure": "UF",
+    "connection_timeout": "UF",
+    "connection_termination": "UC",
+    "protocol_error": "UPE",
+    "overflow": "UO",
+}
+
+
+def _reply(
+    exchange: "Exchange",
+    status: int,
+    body: bytes,
+    flag: str,
+    details: str,
+    fields: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    if flag:
+        exchange.flags = f"{exchange.flags},{flag}" if exchange.flags else flag
+    exchange.details = details
+    exchange.abandon_upstream()
+    if exchange.response is not None:
+        exchange.break_off()
+        return
+    head, data = exchange.chain.local_reply(exchange, status, body, fields)
+    exchange.status = head.status
+    exchange.response = head
+    exchange.answered_here = True
+    exchange.answer(head, data, True)
+
+
+def _text(exchange: "Exchange", reason: str) -> bytes:
+    retried = _RETRIED_TEXT if exchange.attempts > 1 else ""
+    return f"{_RESET_TEXT}{retried}reset reason: {reason}".encode()
+
+
+def refuse_head(exchange: "Exchange", details: str) -> None:
+    """The connection manager refuses the head."""
+    if details == "http1.connection_header_rejected":
+        protocol_error(exchange, ProtocolError(400, details))
+    else:
+        _reply(exchange, 404 if details == "absolute_path_rejected" else 400, b"", "", details)
+
+
+def protocol_error(exchange: "Exchange", error: ProtocolError) -> None:
+    """What came is not HTTP as we serve it; the connection ends."""
+    exchange.connection.closing = True
+    status = error.status
+    flag = "SI" if status == 408 else "DPE"
+    if error.details in ("missing_host_header", "path_normalization_failed", "connect_not_allowed"):
+        _reply(exchange, status, b"", "", error.details)
+        return
+    if status == 431:
+        exchange.chain.counts[names.DOWN_RQ_TOO_LARGE] += 1
+    body = b"stream timeout" if status == 408 else reason_of(status)
+    _reply(exchange, status, body, flag, error.details)
+
+
+def no_route(exchange: "Exchange") -> None:
+    exchange.chain.counts[names.NO_ROUTE] += 1
+    _reply(exchange, 404, b"", "NR", "route_not_found")
+
+
+def no_cluster(exchange: "Exchange") -> None:
+    exchange.chain.counts[names.NO_CLUSTER] += 1
+    _reply(exchange, 503, b"", "NC", "cluster_not_found")
+
+
+def upgrade_refused(exchange: "Exchange") -> None:
+    exchange.chain.counts[names.DOWN_RQ_UPGRADE_REFUSED] += 1
+    exchange.connection.closing = True
+    _reply(exchange, 403, b"", "", "upgrade_failed")
+
+
+def redirect(exchange: "Exchange", action: Redirect) -> None:
+    exchange.chain.counts[names.RQ_REDIRECT] += 1
+    location = exchange.chain.location(exchange, action)
+    _reply(exchange, action.status, b"", "", "direct_response", ((b"location", location),))
+
+
+def direct(exchange: "Exchange", action: DirectResponse) -> None:
+    exchange.chain.counts[names.RQ_DIRECT_RESPONSE] += 1
+    _reply(exchange, action.status, action.body, "", "direct_response")
+
+
+def no_healthy_upstream(exchange: "Exchange") -> None:
+    exchange.cluster.stats.counts[names.CX_NONE_HEALTHY] += 1
+    _reply(exchange, 503, b"no healthy upstream", "UH", "no_healthy_upstream")
+
+
+def overflow(exchange: "Exchange") -> None:
+    _reply(
+        exchange,
+        503,
+        _text(exchange, "overflow"),
+        "UO",
+        "upstream_reset_before_response_started{overflow}",
+        ((b"x-envoy-overloaded", b"true"),),
+    )
+
+
+def upstream_reset(exchange: "Exchange", reason: str, cause: str) -> None:
+    """The last try ended before an answer began."""
+    details = f"{reason}|{cause}" if cause else reason
+    status = 502 if reason == "protocol_error" else 503
+    _reply(
+        exchange,
+        status,
+        _text(exchange, reason.replace("_", " ")),
+        _RESET_FLAGS.get(reason, "UR"),
+        f"upstream_reset_before_response_started{{{details}}}",
+    )
+
+
+def route_timeout(exchange: "Exchange") -> None:
+    if exchange.upstream is not None and exchange.response is None:
+        exchange.cluster.on_timeout(exchange.host)
+    exchange.cluster.stats.counts[names.RQ_TIMEOUT] += 1
+    _reply(exchange, 504, b"upstream request timeout", "UT", "response_timeout")
+
+
+def per_try_timeout(exchange: "Exchange") -> None:
+    _reply(exchange, 504, b"upstream request timeout", "UT", "upstream_per_try_timeout")
+
+
+def max_duration(exchange: "Exchange") -> None:
+    _reply(exchange, 504, b"downstream duration timeout", "", "max_duration_timeout")
+
+
+def request_timeout(exchange: "Exchange") -> None:
+    exchange.connection.closing = True
+    _reply(exchange, 408, b"request timeout", "", "request_overall_timeout")
+
+
+def stream_idle(exchange: "Exchange") -> None:
+    status = 504 if exchange.request_complete else 408
+    _reply(exchange, status, b"stream timeout", "SI", "stream_idle_timeout")

@@ -1,0 +1,95 @@
+"""The time limits of a request: one deadline per connection in the wheel, the earliest of all that apply.
+
+Owns:   route timeout, per-try timeout, stream idle timeout, maximum duration, request timeout, the retry's back-off.
+Not:    connect timeout (agent.upstream.pool), idle connections (the connections themselves).
+Source: data-plane.md 1.5 and 1.6. The route timeout runs from the end of the request, all tries and back-offs
+        included; the per-try timeout from when request and connection are there until the answer begins.
+Invariant: activity only moves a deadline later, which costs nothing; the wheel asks again when the old one comes.
+"""
+
+from typing import TYPE_CHECKING
+
+from agent.model.route import Forward
+from agent.proxy import answers
+from agent.stats import names
+from agent.upstream.wheel import NEVER
+
+if TYPE_CHECKING:
+    from agent.proxy.exchange import Exchange
+
+
+def start(exchange: "Exchange", action: Forward) -> None:
+    """The route is known: its limits apply."""
+    if action.idle_timeout_s is not None:
+        exchange.idle_timeout_s = action.idle_timeout_s
+    if action.max_stream_duration_s:
+        exchange.stream_deadline = exchange.started + action.max_stream_duration_s
+    if exchange.request_complete:
+        request_done(exchange)
+    else:
+        arm(exchange)
+
+
+def request_done(exchange: "Exchange") -> None:
+    """The whole request is here: the route timeout runs."""
+    action = exchange.action
+    if action is not None and action.timeout_s and not exchange.head.upgrade:
+        exchange.route_deadline = exchange.request_done_at + action.timeout_s
+    arm(exchange)
+
+
+def start_try(exchange: "Exchange") -> None:
+    """Request and connection are there: the per-try timeout runs, if it is shorter than the route's."""
+    retry = exchange.retry
+    if retry is None or exchange.response is not None:
+        return
+    timeout_s = exchange.cluster.per_try_timeout_s(exchange)
+    if timeout_s and (not exchange.action.timeout_s or timeout_s < exchange.action.timeout_s):
+        exchange.try_deadline = exchange.chain.clock() + timeout_s
+        arm(exchange)
+
+
+def arm(exchange: "Exchange") -> None:
+    """Tell the wheel the earliest deadline."""
+    deadline = exchange.route_deadline  # comparisons instead of `min`: this runs once per request and more
+    if exchange.idle_timeout_s:
+        idle_at = exchange.active_at + exchange.idle_timeout_s
+        if idle_at < deadline:
+            deadline = idle_at
+    if exchange.try_deadline < deadline:
+        deadline = exchange.try_deadline
+    if exchange.retry_at < deadline:
+        deadline = exchange.retry_at
+    if exchange.stream_deadline < deadline:
+        deadline = exchange.stream_deadline
+    if not exchange.request_complete and exchange.chain.hcm.request_timeout_s:
+        deadline = min(deadline, exchange.started + exchange.chain.hcm.request_timeout_s)
+    connection = exchange.connection
+    connection.deadline = deadline
+    if deadline < connection.slot_at:
+        exchange.chain.wheel.insert(connection, deadline)
+
+
+def on_deadline(exchange: "Exchange", now: float) -> None:
+    """One of the deadlines may have passed; the first that has, in order of authority, decides."""
+    hcm = exchange.chain.hcm
+    if now >= exchange.stream_deadline:
+        exchange.chain.counts[names.DOWN_RQ_MAX_DURATION] += 1
+        answers.max_duration(exchange)
+    elif now >= exchange.route_deadline:
+        answers.route_timeout(exchange)
+    elif hcm.request_timeout_s and not exchange.request_complete and now >= exchange.started + hcm.request_timeout_s:
+        exchange.chain.counts[names.DOWN_RQ_TIMEOUT] += 1
+        answers.request_timeout(exchange)
+    elif exchange.idle_timeout_s and now >= exchange.active_at + exchange.idle_timeout_s:
+        exchange.chain.counts[names.DOWN_RQ_IDLE_TIMEOUT] += 1
+        answers.stream_idle(exchange)
+    elif now >= exchange.try_deadline:
+        exchange.try_deadline = NEVER
+        exchange.cluster.stats.counts[names.RQ_PER_TRY_TIMEOUT] += 1
+        if not exchange.give_up_try("per_try_timeout"):
+            answers.per_try_timeout(exchange)
+    elif now >= exchange.retry_at:
+        exchange.try_again()
+    else:
+        arm(exchange)

@@ -1,0 +1,95 @@
+"""A filter chain with a TCP proxy: what its connections share.
+
+Owns:   counts and log lines, its open connections and their end.
+Not:    the life of a connection (tcp_connection).
+Source: envoy/extensions/filters/network/tcp_proxy/v3; data-plane.md 1.11.
+Invariant: one log line per connection.
+"""
+
+from agent.filters import forwarded
+from agent.model.listener import FilterChain, Listener, TcpProxy
+from agent.model.route import WeightedCluster
+from agent.proxy.chain import logs_of
+from agent.proxy.runtime import Runtime
+from agent.proxy.tcp_connection import TcpConnection
+from agent.stats import names
+from agent.stats.groups import Group
+from agent.stats.names import tcp_group
+
+
+class TcpChain:
+    """`identity`: the SPIFFE id in whose name hosts are connected."""
+
+    __slots__ = (
+        "_listener_counts",
+        "_logs",
+        "_open",
+        "choice",
+        "clock",
+        "config",
+        "counts",
+        "identity",
+        "node",
+        "own_id",
+        "runtime",
+        "tls",
+        "transport",
+        "trusted_hops",
+        "wall_offset_s",
+        "wheel",
+    )
+
+    def __init__(self, runtime: Runtime, listener: Listener, config: FilterChain, listener_stats: Group) -> None:
+        """Raises ValueError that says what in `config` cannot be used."""
+        proxy = config.network
+        assert isinstance(proxy, TcpProxy)
+        self.config = proxy
+        self.choice = WeightedCluster(cluster=proxy.cluster, weight=1)
+        self.runtime = runtime
+        self.identity = listener.identity
+        self.transport = config.transport
+        self.tls = config.tls
+        self.own_id = config.tls.identity if config.tls is not None else ""
+        self.node = runtime.node
+        self.clock = runtime.clock
+        self.wheel = runtime.wheel
+        self.trusted_hops = forwarded.PEER
+        self.wall_offset_s = 0.0
+        self.counts = runtime.stats.get(f"tcp.{proxy.stat_prefix}", lambda: tcp_group(proxy.stat_prefix)).counts
+        self._listener_counts = listener_stats.counts
+        self._logs = logs_of(runtime, proxy.access_logs)
+        self._open: set[TcpConnection] = set()
+
+    def connection(self, peer_address: str, local_address: str) -> TcpConnection:
+        """The protocol of an accepted connection."""
+        return TcpConnection(self, peer_address, local_address)
+
+    def on_opened(self, connection: TcpConnection) -> None:
+        self._open.add(connection)
+        self.counts[names.TCP_CX_TOTAL] += 1
+        self._listener_counts[names.LISTENER_CX_ACTIVE] += 1
+
+    def on_ended(self, connection: TcpConnection) -> None:
+        """Both sides are gone: count and log."""
+        self._open.discard(connection)
+        self._listener_counts[names.LISTENER_CX_ACTIVE] -= 1
+        self._listener_counts[names.LISTENER_CX_DESTROY] += 1
+        self.wall_offset_s = self.runtime.wall() - self.clock()
+        for line, write in self._logs:
+            write(line(connection))
+
+    @property
+    def active(self) -> int:
+        """Connections of which a side is still there."""
+        return len(self._open)
+
+    def drain(self) -> None:
+        """Bytes have no place where a connection could end in peace: it goes on until its ends close it, or `abort`."""
+
+    def close_idle(self) -> None:
+        """The same: nobody can tell whether a byte is still to come."""
+
+    def abort(self) -> None:
+        """Cut what is open."""
+        for connection in list(self._open):
+            connection.abort()
