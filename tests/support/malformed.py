@@ -1,0 +1,72 @@
+"""Requests that must be refused: name -> (bytes, status of the answer). Source: data-plane.md 2.1, \"agent must\"."""
+
+
+def get(fields: bytes = b"Host: a\r\n", *, line: bytes = b"GET /ok HTTP/1.1\r\n") -> bytes:
+    return line + fields + b"\r\n"
+
+
+def post(fields: bytes, body: bytes = b"") -> bytes:
+    return b"POST /ok HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n" + body
+
+
+REFUSED = {
+    "CL and TE": (post(b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), 400),
+    "TE and CL": (post(b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", b"0\r\n\r\n"), 400),
+    "two equal CL": (post(b"Content-Length: 2\r\nContent-Length: 2\r\n", b"ab"), 400),
+    "two different CL": (post(b"Content-Length: 2\r\nContent-Length: 3\r\n", b"ab"), 400),
+    "CL list": (post(b"Content-Length: 2, 2\r\n", b"ab"), 400),
+    "CL +2": (post(b"Content-Length: +2\r\n", b"ab"), 400),
+    "CL -1": (post(b"Content-Length: -1\r\n", b"ab"), 400),
+    "CL 0x2": (post(b"Content-Length: 0x2\r\n", b"ab"), 400),
+    "CL 1_0": (post(b"Content-Length: 1_0\r\n", b"0123456789"), 400),
+    "CL empty": (post(b"Content-Length: \r\n", b"ab"), 400),
+    "CL of 30 digits": (post(b"Content-Length: 100000000000000000000000000000\r\n", b"ab"), 400),
+    "TE gzip, chunked": (post(b"Transfer-Encoding: gzip, chunked\r\n", b"0\r\n\r\n"), 501),
+    "TE identity": (post(b"Transfer-Encoding: identity\r\n", b"ab"), 501),
+    "TE xchunked": (post(b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"), 501),
+    "two TE": (post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), 501),
+    "TE with VT": (post(b"Transfer-Encoding: \x0bchunked\r\n", b"0\r\n\r\n"), 400),
+    "TE with space before colon": (post(b"Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"), 400),
+    "TE folded": (post(b"Transfer-Encoding:\r\n chunked\r\n", b"0\r\n\r\n"), 400),
+    "folded field": (get(b"Host: a\r\nX-A: a\r\n b\r\n"), 400),
+    "bare LF": (b"GET /ok HTTP/1.1\nHost: a\n\n", 400),
+    "bare CR in value": (get(b"Host: a\r\nX-A: a\rb\r\n"), 400),
+    "NUL in value": (get(b"Host: a\r\nX-A: a\x00b\r\n"), 400),
+    "control in value": (get(b"Host: a\r\nX-A: a\x01b\r\n"), 400),
+    "bad name": (get(b"Host: a\r\nX(A): b\r\n"), 400),
+    "empty name": (get(b"Host: a\r\n: b\r\n"), 400),
+    "no colon": (get(b"Host: a\r\nFoo\r\n"), 400),
+    "space before first field": (get(b" Host: a\r\n"), 400),
+    "two hosts": (get(b"Host: a\r\nHost: b\r\n"), 400),
+    "two equal hosts": (get(b"Host: a\r\nHost: a\r\n"), 400),
+    "no host": (get(b""), 400),
+    "empty host": (get(b"Host:\r\n"), 400),
+    "host with path": (get(b"Host: a/b@c\r\n"), 400),
+    "host with userinfo": (get(b"Host: user@a\r\n"), 400),
+    "host with long port": (get(b"Host: a:123456\r\n"), 400),
+    "HTTP/0.9 line": (b"GET /ok\r\n\r\n", 505),
+    "HTTP/0.9": (get(line=b"GET /ok HTTP/0.9\r\n"), 505),
+    "HTTP/1.2": (get(line=b"GET /ok HTTP/1.2\r\n"), 505),
+    "HTTP/2.0": (get(line=b"GET /ok HTTP/2.0\r\n"), 505),
+    "lower-case version": (get(line=b"GET /ok http/1.1\r\n"), 400),
+    "TE on HTTP/1.0": (b"POST /ok HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunk 0x2": (post(b"Transfer-Encoding: chunked\r\n", b"0x2\r\nab\r\n0\r\n\r\n"), 400),
+    "chunk -1": (post(b"Transfer-Encoding: chunked\r\n", b"-1\r\nab\r\n0\r\n\r\n"), 400),
+    "chunk overflow": (post(b"Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\nab\r\n0\r\n\r\n"), 400),
+    "chunk LF only": (post(b"Transfer-Encoding: chunked\r\n", b"2\nab\n0\n\n"), 400),
+    "chunk longer than its size": (post(b"Transfer-Encoding: chunked\r\n", b"2\r\nabc\r\n0\r\n\r\n"), 400),
+    "fragment": (get(line=b"GET /ok#f HTTP/1.1\r\n"), 400),
+    "space in target": (get(line=b"GET /ok a HTTP/1.1\r\n"), 400),
+    "high bit in target": (get(line=b"GET /ok\xe9 HTTP/1.1\r\n"), 400),
+    "relative target": (get(line=b"GET ok HTTP/1.1\r\n"), 400),
+    "absolute form of another scheme": (get(line=b"GET ftp://b/ok HTTP/1.1\r\n"), 400),
+    "absolute form with userinfo": (get(line=b"GET http://u@b/ok HTTP/1.1\r\n"), 400),
+    "lower-case method": (get(line=b"get /ok HTTP/1.1\r\n"), 400),
+    "unknown method": (get(line=b"FROBNICATE /ok HTTP/1.1\r\n"), 400),
+    "CONNECT": (get(line=b"CONNECT a:443 HTTP/1.1\r\n"), 405),
+    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "101 fields": (get(b"Host: a\r\n" + b"x: y\r\n" * 100), 431),
+    "61 KiB of fields": (get(b"Host: a\r\nx: " + b"y" * 61 * 1024 + b"\r\n"), 431),
+    "61 KiB of target": (get(line=b"GET /" + b"y" * 61 * 1024 + b" HTTP/1.1\r\n"), 431),
+    "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+}

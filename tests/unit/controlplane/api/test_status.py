@@ -1,0 +1,47 @@
+"""The status of an object as all replicas together say it."""
+
+import json
+from typing import Any
+
+from controlplane.api.status import is_problem, merge_status, problems
+
+
+def report(*conditions: dict[str, Any], generation: int = 1) -> bytes:
+    return json.dumps({"observedGeneration": generation, "conditions": list(conditions)}).encode()
+
+
+def condition(
+    type_: str = "Conflict", status: str = "True", since: str = "2026-01-01T00:00:00Z", message: str = "m"
+) -> Any:
+    return {"type": type_, "status": status, "reason": "r", "message": message, "lastTransitionTime": since}
+
+
+def test_no_report_is_no_status() -> None:
+    assert merge_status([]) == {}
+    assert merge_status([b"{", b"[]", b"{}"]) == {}
+
+
+def test_one_report_is_shown_as_it_is() -> None:
+    assert merge_status([report(condition())]) == {"observedGeneration": 1, "conditions": [condition()]}
+
+
+def test_the_problem_wins_and_the_oldest_says_since_when() -> None:
+    merged = merge_status(
+        [
+            report(condition(status="False"), generation=4),
+            report(condition(since="2026-01-03T00:00:00Z", message="later"), generation=3),
+            report(condition(since="2026-01-02T00:00:00Z", message="first"), generation=4),
+        ]
+    )
+    assert merged["observedGeneration"] == 3
+    (found,) = merged["conditions"]
+    assert (found["status"], found["message"], found["replicas"]) == ("True", "first", 2)
+
+
+def test_what_is_good_when_it_is_true() -> None:
+    assert is_problem(condition("Accepted", "False"))
+    assert not is_problem(condition("Accepted", "True"))
+    assert is_problem(condition("Conflict", "True"))
+    assert not is_problem(condition("Conflict", "False"))
+    found = problems({"conditions": [condition("Accepted", "True"), condition("NoPort", "True")]})
+    assert [item["type"] for item in found] == ["NoPort"]

@@ -1,0 +1,80 @@
+"""Conditions that golden files do not show: those of scopes, and what they say after a change."""
+
+from controlplane.compiler.compile import Compiler
+from controlplane.compiler.types import Condition
+from controlplane.model.mesh_state import MeshState
+from tests.support.compiling import agent, fold, instance, mesh_of, put
+
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: user-service}
+spec: {selector: {app: user-service}, ports: [{port: 80}]}
+"""
+ROUTE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: user-service}
+spec: {hosts: [user-service], http: [{route: [{destination: {host: user-service, subset: v1}}]}]}
+"""
+SUBSETS = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: versions}
+spec: {host: user-service, subsets: [{name: v1, labels: {version: v1}}]}
+"""
+OTHER = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: theirs, namespace: other}
+spec: {host: user-service.default.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+"""
+
+
+def found(compiler: Compiler, mesh: MeshState) -> list[tuple[str, str]]:
+    return [(item.ref.name, item.type) for item in compiler.conditions(mesh)]
+
+
+def test_missing_subset_comes_and_goes() -> None:
+    """The finding that the source document leaves open, its hint, and its end when the subsets are posted."""
+    compiler, mesh = Compiler(), mesh_of(SERVICE + "---\n" + ROUTE)
+    (first,) = compiler.conditions(mesh)
+    assert first.message.endswith(
+        "user-service has no instances with labels yet; define the subsets in a DestinationRule"
+    )
+    mesh = put(mesh, instance("u1", version="v1"), instance("u2", version="v2", node="node-2", address="10.0.0.2"))
+    (condition,) = compiler.conditions(mesh)
+    assert condition == Condition(
+        condition.ref,
+        "ReferencedResourceNotFound",
+        "True",
+        "UnknownDestination",
+        "subset v1 of user-service.default.svc.cluster.local is not defined; user-service has instances labelled "
+        "version=v1, version=v2; define the subsets in a DestinationRule",
+        "IST0101",
+    )
+    mesh = fold(mesh, SUBSETS)
+    assert found(compiler, mesh) == []
+
+
+def test_rules_of_two_namespaces_on_one_node() -> None:
+    """Clusters are shared by all workloads of an agent: the rule that loses says so, once such an agent is there."""
+    compiler = Compiler()
+    mesh = put(
+        mesh_of(SERVICE + "---\n" + SUBSETS + "---\n" + OTHER),
+        instance("u1", version="v1"),
+        instance("o1", service="o", namespace="other", node="node-1"),
+    )
+    assert found(compiler, mesh) == []
+    compiler.compile_scope(mesh, mesh.scope_of(agent()))
+    assert found(compiler, mesh) == [("theirs", "NotEnforced")]
+    compiler.compile_scope(mesh, mesh.scope_of(agent("node-2")))
+    assert len(found(compiler, mesh)) == 1
+
+
+def test_conditions_of_a_hypothetical_state() -> None:
+    """Asking about a state that never comes (the preview of a write) leaves what is known of the present one."""
+    compiler, mesh = Compiler(), put(mesh_of(SERVICE + "---\n" + SUBSETS), instance("u1", version="v1"))
+    before = compiler.conditions(mesh)
+    assert compiler.conditions(fold(mesh, ROUTE.replace("v1}", "v9}"))) != before
+    assert compiler.conditions(mesh) == before == ()

@@ -1,0 +1,112 @@
+"""How far a revision has come, over all streams of a replica."""
+
+from controlplane.distribution.ledger import Connection, DistributionLedger
+from controlplane.distribution.stream_sync import Held, Sent, Span, StreamSync
+from mesh.vocabulary import Dialect, Locality
+from mesh.xds.type_url import CLUSTER, VIRTUAL_HOST
+from tests.support.resources import cluster
+
+
+def connect(ledger: DistributionLedger, stream: int, node: str) -> StreamSync:
+    return ledger.connect(
+        Connection(
+            stream=stream, node=node, dialect=Dialect.GOSSAMER, user_agent="gossamer-agent", address="ipv4:127.0.0.1:1",
+            namespace="default", locality=Locality("eu", "a"), delta=True, connected_since=5.0,
+        )
+    )  # fmt: skip
+
+
+def push(sync: StreamSync, nonce: str, span: Span, name: str = "a") -> None:
+    sync.sent(CLUSTER, nonce, Sent(span, {name: cluster(name, nonce)}, frozenset({name})))
+
+
+def test_revision_goes_from_published_to_acked_node_by_node() -> None:
+    ledger = DistributionLedger()
+    first, second, idle = connect(ledger, 1, "n1"), connect(ledger, 2, "n2"), connect(ledger, 3, "idle")
+    assert ledger.revision_status(7).pending == ("idle", "n1", "n2")  # nobody was told yet
+    for sync in (first, second):
+        sync.queue(Span(6, 7))
+    ledger.publish(7)
+    status = ledger.revision_status(7)
+    assert (status.acked, status.pending, status.settled) == (("idle",), ("n1", "n2"), False)
+    for sync in (first, second):
+        push(sync, "1", sync.take_queued(Span(0, 0)))
+    first.ack(CLUSTER, "1")
+    assert ledger.revision_status(7).acked == ("idle", "n1")
+    second.nack(CLUSTER, "1", "a: bad", {"a": "bad"})
+    status = ledger.revision_status(7)
+    assert status.settled
+    assert [(item.node, item.reasons) for item in status.rejected] == [("n2", (("a", "bad"),))]
+    # The revisions before and after are not the ones that it refused.
+    assert ledger.revision_status(6).acked == ("idle", "n1", "n2")
+    ledger.publish(8)
+    assert ledger.revision_status(8).rejected == ()
+    assert idle.types == {}
+
+
+def test_a_revision_in_the_future_is_pending_everywhere() -> None:
+    ledger = DistributionLedger()
+    connect(ledger, 1, "n1")
+    ledger.publish(3)
+    ledger.publish(2)  # never goes back
+    assert ledger.published == 3
+    assert ledger.revision_status(3).acked == ("n1",)
+    assert ledger.revision_status(4).pending == ("n1",)
+
+
+def test_a_node_with_two_streams_is_as_far_as_the_slower_one() -> None:
+    ledger = DistributionLedger()
+    fast, slow = connect(ledger, 1, "n1"), connect(ledger, 2, "n1")
+    ledger.publish(1)
+    for sync in (fast, slow):
+        push(sync, "1", Span(0, 1))
+    fast.ack(CLUSTER, "1")
+    assert (ledger.revision_status(1).acked, ledger.revision_status(1).pending) == ((), ("n1",))
+    ledger.disconnect(2)
+    assert (ledger.revision_status(1).acked, ledger.revision_status(1).pending) == (("n1",), ())
+    ledger.disconnect(2)  # twice is nothing
+
+
+def test_proxies_say_what_they_wait_for_and_refuse() -> None:
+    ledger = DistributionLedger()
+    sync = connect(ledger, 1, "n1")
+    (fresh,) = ledger.proxies()
+    assert (fresh.sync, fresh.types) == ("pending", ())
+    push(sync, "1", Span(0, 4))
+    sync.ack(CLUSTER, "1", "v1")
+    (synced,) = ledger.proxies()
+    assert (synced.sync, synced.node, synced.delta, synced.connected_since) == ("synced", "n1", True, 5.0)
+    (state,) = synced.types
+    assert (state.short_name, state.sync, state.resources, state.version, state.revision) == (
+        "CDS",
+        "synced",
+        1,
+        "v1",
+        4,
+    )
+    sync.of(VIRTUAL_HOST).held = {"r/h": Held(Span(4, 5), "CDS b")}
+    (held,) = ledger.proxies()
+    assert held.sync == "pending"
+    assert held.types[1].waits_for == (("r/h", "CDS b"),)
+    push(sync, "2", Span(4, 5), "b")
+    sync.nack(CLUSTER, "2", "b: no", {"b": "no"})
+    (refusing,) = ledger.proxies()
+    assert refusing.sync == "rejected"
+    assert (refusing.types[0].rejected, refusing.types[0].error) == ((("b", "no"),), "b: no")
+    assert [(node, item.name) for node, item in ledger.rejections()] == [("n1", "b")]
+
+
+def test_a_queued_view_is_pending() -> None:
+    ledger = DistributionLedger()
+    sync = connect(ledger, 1, "n1")
+    push(sync, "1", Span(0, 1))
+    sync.ack(CLUSTER, "1")
+    sync.queue(Span(1, 2))
+    assert ledger.proxies()[0].sync == "pending"
+
+
+def test_proxies_are_sorted_by_node_then_stream() -> None:
+    ledger = DistributionLedger()
+    for stream, node in ((3, "b"), (2, "a"), (1, "b")):
+        connect(ledger, stream, node)
+    assert [(item.node, item.stream) for item in ledger.proxies()] == [("a", 2), ("b", 1), ("b", 3)]

@@ -1,0 +1,74 @@
+"""The status of an object: the compiler's conditions, unreadable values and refusals of proxies in one value."""
+
+import json
+
+from controlplane.compiler.types import Condition, Source
+from controlplane.distribution.stream_sync import Rejection, Span
+from controlplane.reconcile.status import StatusBook, rejection_conditions
+from mesh.vocabulary import ObjectRef
+from mesh.xds import type_url
+
+VS = ObjectRef("networking.istio.io", "VirtualService", "default", "a")
+DR = ObjectRef("networking.istio.io", "DestinationRule", "default", "a")
+
+
+def rejection(*refs: ObjectRef, certain: bool = True, reason: str = "no") -> Rejection:
+    return Rejection(
+        type_url=type_url.CLUSTER,
+        name="outbound|80||a",
+        version="v",
+        sources=tuple(Source(ref, 1) for ref in refs),
+        reason=reason,
+        span=Span(0, 5),
+        certain=certain,
+    )
+
+
+def test_a_refusal_becomes_a_condition_on_every_source() -> None:
+    found = rejection_conditions([("node-1", rejection(VS, DR)), ("node-2", rejection(VS, DR))])
+    assert {item.ref for item in found} == {VS, DR}
+    assert {(item.type, item.status) for item in found} == {("Rejected", "True")}
+    assert "refused by 2 of this replica's proxies (node-1, node-2): CDS outbound|80||a: no" in found[0].message
+
+
+def test_an_unclear_refusal_only_suspects() -> None:
+    (found,) = rejection_conditions([("node-1", rejection(VS, certain=False))])
+    assert found.type == "Suspected"
+    assert "did not say which" in found.message
+
+
+def test_many_nodes_are_cut_short() -> None:
+    (found,) = rejection_conditions([(f"node-{index}", rejection(VS)) for index in range(9)])
+    assert "refused by 9" in found.message
+    assert "node-4, ...)" in found.message
+
+
+def test_the_value_changes_only_with_its_content() -> None:
+    book = StatusBook()
+    conflict = Condition(VS, "Conflict", "True", "OtherObjectWins", "x", "IST0109")
+    first = book.values([conflict], {VS: 3}, 1_790_000_000.7)
+    assert book.values([conflict], {VS: 3}, 1_790_000_099.0) == first
+    value = json.loads(first[VS])
+    assert value == {
+        "observedGeneration": 3,
+        "conditions": [
+            {
+                "type": "Conflict",
+                "status": "True",
+                "reason": "OtherObjectWins",
+                "message": "x",
+                "code": "IST0109",
+                "lastTransitionTime": "2026-09-21T14:13:20Z",
+            }
+        ],
+    }
+
+
+def test_a_condition_that_went_and_came_back_has_a_new_time() -> None:
+    book = StatusBook()
+    conflict = Condition(VS, "Conflict", "True", "OtherObjectWins", "x")
+    first = json.loads(book.values([conflict], {}, 1_790_000_000)[VS])
+    assert book.values([], {}, 1_790_000_001) == {}
+    again = json.loads(book.values([conflict], {}, 1_790_000_050)[VS])
+    times = [item["conditions"][0]["lastTransitionTime"] for item in (first, again)]
+    assert times[0] < times[1]
