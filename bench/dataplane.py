@@ -1,0 +1,295 @@
+"""`make bench-dataplane`: the agent beside Envoy, fed by the same control plane with the same policies.
+
+Both run one worker with JSON access log, outlier detection, retries and limits on. Load generator and origin are pinned
+to core 0, the proxy under test to core 1; the candidates take turns in every round and medians are compared.
+
+    plaintext  client -> outbound proxy -> origin
+    mtls       client -> outbound proxy -> (mTLS) -> inbound proxy of the same kind -> origin; both proxies are counted
+
+CPU per request is all threads of all processes of the proxy (the agent's supervisor too). Ratio > 1: better than Envoy.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine
+from controlplane.cli.local_mesh import LocalMesh, LocalService, request, wait_until
+from tests.support import envoys
+
+HELPERS, PROXY = 0, 1  # cores
+FIXED_RATE = 2000.0
+
+POLICIES = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: plain}}
+spec:
+  hosts: [plain.bench]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 9000}}]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  endpoints: [{{address: {origin}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: plain}}
+spec:
+  host: plain.bench
+  trafficPolicy:
+    connectionPool: {{tcp: {{maxConnections: 1000}}, http: {{http1MaxPendingRequests: 1000}}}}
+    outlierDetection: {{consecutive5xxErrors: 5, interval: 10s, baseEjectionTime: 30s}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: plain}}
+spec:
+  hosts: [plain.bench]
+  http:
+  - match: [{{uri: {{prefix: /never}}, headers: {{x-never: {{exact: "1"}}}}}}]
+    route: [{{destination: {{host: plain.bench}}}}]
+  - route: [{{destination: {{host: plain.bench}}}}]
+    timeout: 15s
+    retries: {{attempts: 2, retryOn: "5xx,connect-failure"}}
+"""
+
+MESH_POLICIES = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}}}
+spec:
+  host: {name}
+  trafficPolicy:
+    connectionPool: {{tcp: {{maxConnections: 1000}}, http: {{http1MaxPendingRequests: 1000}}}}
+    outlierDetection: {{consecutive5xxErrors: 5, interval: 10s, baseEjectionTime: 30s}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}]
+  http:
+  - route: [{{destination: {{host: {name}}}}}]
+    timeout: 15s
+    retries: {{attempts: 2, retryOn: "5xx,connect-failure"}}
+"""
+
+STRICT = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`pids`: the processes that serve `authority` at `address`."""
+
+    name: str
+    scenario: str
+    address: str
+    authority: str
+    pids: tuple[int, ...]
+
+
+class Bench:
+    """One run: the mesh, its candidates, the measurements."""
+
+    def __init__(self, mesh: LocalMesh, options: argparse.Namespace, console: Console) -> None:
+        self.mesh, self.options, self.console = mesh, options, console
+        self.samples: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+        self.fixed: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+        self.memory: dict[tuple[str, str], float] = {}
+
+    def start(self) -> list[Candidate]:
+        """The control plane, an origin, and two proxies of each kind."""
+        mesh = self.mesh
+        control_plane = mesh.start_control_plane()
+        origin = mesh.address(9)
+        script = str(Path(__file__).with_name("origin.py"))
+        for number in (9, 2, 3):
+            process = mesh.spawn(f"origin-{number}", [sys.executable, script, mesh.address(number), "9000"])
+            machine.pin(process.pid, HELPERS)
+        rules = [MESH_POLICIES.format(name=name) for name in ("by-agent", "by-envoy")]
+        mesh.apply("---\n".join((POLICIES.format(origin=origin), *rules, STRICT)))
+        agents = [
+            mesh.start_agent("agent-in", 2, (LocalService(name="by-agent", port=9000, check=False),)),
+            mesh.start_agent("agent-out", 4),
+        ]
+        workload = "name=by-envoy,namespace=default,service-account=by-envoy,port=9000"
+        inbound = envoys.start_envoy(
+            mesh, "envoy-in", 3, f"{workload},address={mesh.address(3)},inbound-port=20000,labels.app=by-envoy"
+        )
+        outbound = envoys.start_envoy(mesh, "envoy-out", 5)
+        machine.pin(control_plane.pid, HELPERS)
+        candidates = [
+            Candidate("envoy", "plaintext", f"{mesh.address(5)}:15001", "plain.bench", (outbound.pid,)),
+            Candidate("agent", "plaintext", agents[1].outbound, "plain.bench", (agents[1].process.pid,)),
+            Candidate("envoy", "mtls", f"{mesh.address(5)}:15001", "by-envoy", (outbound.pid, inbound.pid)),
+            Candidate("agent", "mtls", agents[1].outbound, "by-agent", (agents[1].process.pid, agents[0].process.pid)),
+        ]
+        for candidate in candidates:
+            for pid in candidate.pids:
+                machine.pin(pid, PROXY)
+            wait_until(
+                f"{candidate.name} serves {candidate.scenario}",
+                lambda c=candidate: request(c.address, "GET", "/", headers={"Host": c.authority}).status == 200,
+                timeout_s=30,
+            )
+        return candidates
+
+    def load(self, candidate: Candidate, *, seconds: float, rate: float = 0.0) -> dict[str, float]:
+        """One run of the load generator against a candidate, with the CPU time that the proxy spent meanwhile."""
+        host, _, port = candidate.address.rpartition(":")
+        before = sum(machine.cpu_s(pid) for pid in candidate.pids)
+        command = [
+            *("taskset", "-c", str(HELPERS), sys.executable, str(Path(__file__).with_name("load.py")), host, port),
+            *("--authority", candidate.authority, "--connections", str(self.options.connections)),
+            *("--seconds", str(seconds), "--warmup", "0.5", "--rate", str(rate)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
+        spent = sum(machine.cpu_s(pid) for pid in candidate.pids) - before
+        result: dict[str, float] = json.loads(done.stdout)
+        # The proxy's CPU time includes the warm-up, so the requests of the warm-up are counted in too.
+        served = result["requests"] * (result["seconds"] + 0.5) / result["seconds"]
+        result["rps"] = result["requests"] / result["seconds"]
+        result["cpu_us"] = spent / max(served, 1) * 1e6
+        return result
+
+    def run(self, candidates: list[Candidate]) -> None:
+        """The rounds, interleaved."""
+        for candidate in candidates:
+            self.memory[candidate.name, f"{candidate.scenario} idle"] = self._pss(candidate)
+        for number in range(self.options.rounds):
+            for candidate in candidates:
+                key = (candidate.scenario, candidate.name)
+                self.samples[key].append(self.load(candidate, seconds=self.options.seconds))
+                self.fixed[key].append(self.load(candidate, seconds=self.options.seconds, rate=FIXED_RATE))
+                self.console.print(
+                    f"round {number + 1}/{self.options.rounds}  {candidate.scenario:<9} {candidate.name:<6} "
+                    f"{self.samples[key][-1]['rps']:8.0f} rps  {self.samples[key][-1]['cpu_us']:6.1f} us CPU/request",
+                    highlight=False,
+                )
+        for candidate in candidates:
+            self.memory[candidate.name, f"{candidate.scenario} loaded"] = self._pss(candidate)
+
+    def _pss(self, candidate: Candidate) -> float:
+        return sum(machine.pss_mib(pid) for pid in candidate.pids)
+
+    def result(self) -> dict[str, Any]:
+        """Medians and ratios as plain data."""
+
+        def median(samples: list[dict[str, float]], field: str) -> float:
+            return statistics.median(sample[field] for sample in samples)
+
+        rows = []
+        for scenario in ("plaintext", "mtls"):
+            envoy_us = median(self.samples[scenario, "envoy"], "cpu_us")
+            for name in ("envoy", "agent"):
+                samples, fixed = self.samples[scenario, name], self.fixed[scenario, name]
+                cpu_us = median(samples, "cpu_us")
+                rows.append(
+                    {
+                        "scenario": scenario,
+                        "proxy": name,
+                        "rps": round(median(samples, "rps")),
+                        "cpu_us_per_request": round(cpu_us, 1),
+                        "rps_per_core": round(1e6 / cpu_us),
+                        "ratio_to_envoy": round(envoy_us / cpu_us, 2),
+                        "p50_ms": round(median(fixed, "p50_ms"), 2),
+                        "p99_ms": round(median(fixed, "p99_ms"), 2),
+                        "errors": sum(int(sample["errors"]) for sample in samples + fixed),
+                        "pss_idle_mib": round(self.memory[name, f"{scenario} idle"], 1),
+                        "pss_loaded_mib": round(self.memory[name, f"{scenario} loaded"], 1),
+                    }
+                )
+        return {
+            "machine": machine.describe(),
+            "method": {
+                "rounds": self.options.rounds, "seconds": self.options.seconds,
+                "connections": self.options.connections, "fixed_rate_rps": FIXED_RATE,
+            },
+            "rows": rows,
+        }  # fmt: skip
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """The table."""
+    about = result["machine"]
+    console.print(
+        f"\n{about['cpu']}, {about['cores']} cores, kernel {about['kernel']}, Python {about['python']}, "
+        f"Envoy {about['envoy']}, one worker each; medians of {result['method']['rounds']} rounds; "
+        f"latency at {FIXED_RATE:.0f} requests/s",
+        highlight=False,
+    )
+    table = Table()
+    for title in ("scenario", "proxy", "rps", "CPU us/req", "rps/core", "x Envoy", "p50 ms", "p99 ms", "errors"):
+        table.add_column(title, justify="left" if title in ("scenario", "proxy") else "right")
+    table.add_column("PSS MiB idle/loaded", justify="right")
+    for row in result["rows"]:
+        table.add_row(
+            row["scenario"], row["proxy"], str(row["rps"]), str(row["cpu_us_per_request"]), str(row["rps_per_core"]),
+            f"{row['ratio_to_envoy']:.2f}", str(row["p50_ms"]), str(row["p99_ms"]), str(row["errors"]),
+            f"{row['pss_idle_mib']} / {row['pss_loaded_mib']}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """CPU per request and p99, side by side."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4))
+    panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
+        ("CPU us per request", lambda row: row["cpu_us_per_request"]),
+        (f"p99 ms at {FIXED_RATE:.0f}/s", lambda row: row["p99_ms"]),
+        ("PSS MiB, loaded", lambda row: row["pss_loaded_mib"]),
+    ]
+    labels = [f"{row['scenario']}\n{row['proxy']}" for row in result["rows"]]
+    colours = ["#8a8a8a" if row["proxy"] == "envoy" else "#2a6fbb" for row in result["rows"]]
+    for axis, (title, value) in zip(axes, panels, strict=True):
+        bars = axis.bar(labels, [value(row) for row in result["rows"]], color=colours)
+        axis.bar_label(bars, fmt="%.1f", fontsize=8)
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The agent beside Envoy")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--connections", type=int, default=64)
+    options = parser.parse_args()
+    console = Console()
+    with (
+        tempfile.TemporaryDirectory(prefix="gossamer-bench-") as folder,
+        LocalMesh(Path(folder), subnet="127.78.1") as mesh,
+    ):
+        bench = Bench(mesh, options, console)
+        bench.run(bench.start())
+        result = bench.result()
+    show(console, result)
+    path = machine.save("dataplane", result)
+    plot(result, path.with_suffix(".png"))
+    console.print(f"written: {path} and {path.with_suffix('.png').name}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
