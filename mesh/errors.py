@@ -17,6 +17,7 @@ class ErrorCode(StrEnum):
     CONFLICT = "conflict"  # somebody else changed the object first
     COMPACTED = "compacted"  # the revision asked for is no longer kept
     TOO_LARGE = "too-large"
+    NO_SPACE = "no-space"  # the store is full: it answers reads and refuses writes
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission-denied"
     UNAVAILABLE = "unavailable"  # a dependency is away; trying again may help

@@ -53,9 +53,20 @@ def inbound_listener(address: str, port: int) -> str:
     return f"inbound_{address}_{port}"
 
 
+def grpc_server_listener(address: str, port: int) -> str:
+    """`server/<address>:<port>`: what a gRPC server asks for (server_listener_resource_name_template of its bootstrap
+    is `server/%s`)."""
+    host = f"[{address}]" if ":" in address else address
+    return f"server/{host}:{port}"
+
+
 def virtual_host_resource(route_configuration: str, virtual_host: str) -> str:
     """The VHDS resource name. A route configuration's name never holds a slash; a host may."""
     return f"{route_configuration}/{virtual_host}"
+
+
+# The secret that holds the mesh's roots (decision 15); it is the same for every proxy.
+TRUST_SECRET = "mesh/trust"
 
 
 def split_virtual_host_resource(name: str) -> tuple[str, str]:

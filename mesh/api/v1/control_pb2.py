@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mesh/api/v1/control.proto\x12\x0bmesh.api.v1\"M\n\x0c\x41pplyRequest\x12\x11\n\tmanifests\x18\x01 \x03(\x0c\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x19\n\x11\x64\x65\x66\x61ult_namespace\x18\x03 \x01(\t\"M\n\tViolation\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x05\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\":\n\x0c\x41pplyFailure\x12*\n\nviolations\x18\x01 \x03(\x0b\x32\x16.mesh.api.v1.Violation\"R\n\x0cObjectResult\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x10\n\x08warnings\x18\x04 \x03(\t\"M\n\rApplyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.mesh.api.v1.ObjectResult\"J\n\nGetRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x1a\n\x06Object\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"U\n\x0bListRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"1\n\nObjectList\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x11\n\tmanifests\x18\x02 \x03(\x0c\"^\n\rDeleteRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\"\n\x0e\x44\x65leteResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"U\n\x0cWatchRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x15\n\rfrom_revision\x18\x04 \x01(\x03\">\n\nWatchEvent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x90\x01\n\rStatusRequest\x12\x0c\n\x04view\x18\x01 \x01(\t\x12>\n\nparameters\x18\x02 \x03(\x0b\x32*.mesh.api.v1.StatusRequest.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0eStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x32\xfe\x02\n\x07\x43ontrol\x12>\n\x05\x41pply\x12\x19.mesh.api.v1.ApplyRequest\x1a\x1a.mesh.api.v1.ApplyResponse\x12\x33\n\x03Get\x12\x17.mesh.api.v1.GetRequest\x1a\x13.mesh.api.v1.Object\x12\x39\n\x04List\x12\x18.mesh.api.v1.ListRequest\x1a\x17.mesh.api.v1.ObjectList\x12\x41\n\x06\x44\x65lete\x12\x1a.mesh.api.v1.DeleteRequest\x1a\x1b.mesh.api.v1.DeleteResponse\x12=\n\x05Watch\x12\x19.mesh.api.v1.WatchRequest\x1a\x17.mesh.api.v1.WatchEvent0\x01\x12\x41\n\x06Status\x12\x1a.mesh.api.v1.StatusRequest\x1a\x1b.mesh.api.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mesh/api/v1/control.proto\x12\x0bmesh.api.v1\"^\n\x0c\x41pplyRequest\x12\x11\n\tmanifests\x18\x01 \x03(\x0c\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x19\n\x11\x64\x65\x66\x61ult_namespace\x18\x03 \x01(\t\x12\x0f\n\x07wait_ms\x18\x04 \x01(\x03\"\x96\x03\n\x04Wait\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.mesh.api.v1.Wait.Outcome\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x03(\t\x12*\n\x07pending\x18\x03 \x03(\x0b\x32\x19.mesh.api.v1.Wait.Pending\x12-\n\x08rejected\x18\x04 \x03(\x0b\x32\x1b.mesh.api.v1.Wait.Rejection\x12\x17\n\x0fsilent_replicas\x18\x05 \x03(\t\x1a;\n\tRejection\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x1aJ\n\x07Pending\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x11\n\twaits_for\x18\x04 \x01(\t\"O\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43KNOWLEDGED\x10\x01\x12\x0c\n\x08REJECTED\x10\x02\x12\x0b\n\x07TIMEOUT\x10\x03\"M\n\tViolation\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x05\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\":\n\x0c\x41pplyFailure\x12*\n\nviolations\x18\x01 \x03(\x0b\x32\x16.mesh.api.v1.Violation\"R\n\x0cObjectResult\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x10\n\x08warnings\x18\x04 \x03(\t\"n\n\rApplyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.mesh.api.v1.ObjectResult\x12\x1f\n\x04wait\x18\x03 \x01(\x0b\x32\x11.mesh.api.v1.Wait\"J\n\nGetRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x1a\n\x06Object\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"U\n\x0bListRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"1\n\nObjectList\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x11\n\tmanifests\x18\x02 \x03(\x0c\"o\n\rDeleteRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x06 \x01(\x03\"C\n\x0e\x44\x65leteResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x1f\n\x04wait\x18\x02 \x01(\x0b\x32\x11.mesh.api.v1.Wait\"|\n\x10\x44\x65leteAllRequest\x12\x11\n\tmanifests\x18\x01 \x03(\x0c\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x19\n\x11\x64\x65\x66\x61ult_namespace\x18\x03 \x01(\t\x12\x0f\n\x07wait_ms\x18\x04 \x01(\x03\x12\x18\n\x10ignore_not_found\x18\x05 \x01(\x08\"E\n\x0fRollbackRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x03\"U\n\x0cWatchRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x15\n\rfrom_revision\x18\x04 \x01(\x03\">\n\nWatchEvent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x90\x01\n\rStatusRequest\x12\x0c\n\x04view\x18\x01 \x01(\t\x12>\n\nparameters\x18\x02 \x03(\x0b\x32*.mesh.api.v1.StatusRequest.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0eStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x32\x8c\x04\n\x07\x43ontrol\x12>\n\x05\x41pply\x12\x19.mesh.api.v1.ApplyRequest\x1a\x1a.mesh.api.v1.ApplyResponse\x12\x33\n\x03Get\x12\x17.mesh.api.v1.GetRequest\x1a\x13.mesh.api.v1.Object\x12\x39\n\x04List\x12\x18.mesh.api.v1.ListRequest\x1a\x17.mesh.api.v1.ObjectList\x12\x41\n\x06\x44\x65lete\x12\x1a.mesh.api.v1.DeleteRequest\x1a\x1b.mesh.api.v1.DeleteResponse\x12\x46\n\tDeleteAll\x12\x1d.mesh.api.v1.DeleteAllRequest\x1a\x1a.mesh.api.v1.ApplyResponse\x12\x44\n\x08Rollback\x12\x1c.mesh.api.v1.RollbackRequest\x1a\x1a.mesh.api.v1.ApplyResponse\x12=\n\x05Watch\x12\x19.mesh.api.v1.WatchRequest\x1a\x17.mesh.api.v1.WatchEvent0\x01\x12\x41\n\x06Status\x12\x1a.mesh.api.v1.StatusRequest\x1a\x1b.mesh.api.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,37 +34,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_STATUSREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_APPLYREQUEST']._serialized_start=42
-  _globals['_APPLYREQUEST']._serialized_end=119
-  _globals['_VIOLATION']._serialized_start=121
-  _globals['_VIOLATION']._serialized_end=198
-  _globals['_APPLYFAILURE']._serialized_start=200
-  _globals['_APPLYFAILURE']._serialized_end=258
-  _globals['_OBJECTRESULT']._serialized_start=260
-  _globals['_OBJECTRESULT']._serialized_end=342
-  _globals['_APPLYRESPONSE']._serialized_start=344
-  _globals['_APPLYRESPONSE']._serialized_end=421
-  _globals['_GETREQUEST']._serialized_start=423
-  _globals['_GETREQUEST']._serialized_end=497
-  _globals['_OBJECT']._serialized_start=499
-  _globals['_OBJECT']._serialized_end=525
-  _globals['_LISTREQUEST']._serialized_start=527
-  _globals['_LISTREQUEST']._serialized_end=612
-  _globals['_OBJECTLIST']._serialized_start=614
-  _globals['_OBJECTLIST']._serialized_end=663
-  _globals['_DELETEREQUEST']._serialized_start=665
-  _globals['_DELETEREQUEST']._serialized_end=759
-  _globals['_DELETERESPONSE']._serialized_start=761
-  _globals['_DELETERESPONSE']._serialized_end=795
-  _globals['_WATCHREQUEST']._serialized_start=797
-  _globals['_WATCHREQUEST']._serialized_end=882
-  _globals['_WATCHEVENT']._serialized_start=884
-  _globals['_WATCHEVENT']._serialized_end=946
-  _globals['_STATUSREQUEST']._serialized_start=949
-  _globals['_STATUSREQUEST']._serialized_end=1093
-  _globals['_STATUSREQUEST_PARAMETERSENTRY']._serialized_start=1044
-  _globals['_STATUSREQUEST_PARAMETERSENTRY']._serialized_end=1093
-  _globals['_STATUSRESPONSE']._serialized_start=1095
-  _globals['_STATUSRESPONSE']._serialized_end=1125
-  _globals['_CONTROL']._serialized_start=1128
-  _globals['_CONTROL']._serialized_end=1510
+  _globals['_APPLYREQUEST']._serialized_end=136
+  _globals['_WAIT']._serialized_start=139
+  _globals['_WAIT']._serialized_end=545
+  _globals['_WAIT_REJECTION']._serialized_start=329
+  _globals['_WAIT_REJECTION']._serialized_end=388
+  _globals['_WAIT_PENDING']._serialized_start=390
+  _globals['_WAIT_PENDING']._serialized_end=464
+  _globals['_WAIT_OUTCOME']._serialized_start=466
+  _globals['_WAIT_OUTCOME']._serialized_end=545
+  _globals['_VIOLATION']._serialized_start=547
+  _globals['_VIOLATION']._serialized_end=624
+  _globals['_APPLYFAILURE']._serialized_start=626
+  _globals['_APPLYFAILURE']._serialized_end=684
+  _globals['_OBJECTRESULT']._serialized_start=686
+  _globals['_OBJECTRESULT']._serialized_end=768
+  _globals['_APPLYRESPONSE']._serialized_start=770
+  _globals['_APPLYRESPONSE']._serialized_end=880
+  _globals['_GETREQUEST']._serialized_start=882
+  _globals['_GETREQUEST']._serialized_end=956
+  _globals['_OBJECT']._serialized_start=958
+  _globals['_OBJECT']._serialized_end=984
+  _globals['_LISTREQUEST']._serialized_start=986
+  _globals['_LISTREQUEST']._serialized_end=1071
+  _globals['_OBJECTLIST']._serialized_start=1073
+  _globals['_OBJECTLIST']._serialized_end=1122
+  _globals['_DELETEREQUEST']._serialized_start=1124
+  _globals['_DELETEREQUEST']._serialized_end=1235
+  _globals['_DELETERESPONSE']._serialized_start=1237
+  _globals['_DELETERESPONSE']._serialized_end=1304
+  _globals['_DELETEALLREQUEST']._serialized_start=1306
+  _globals['_DELETEALLREQUEST']._serialized_end=1430
+  _globals['_ROLLBACKREQUEST']._serialized_start=1432
+  _globals['_ROLLBACKREQUEST']._serialized_end=1501
+  _globals['_WATCHREQUEST']._serialized_start=1503
+  _globals['_WATCHREQUEST']._serialized_end=1588
+  _globals['_WATCHEVENT']._serialized_start=1590
+  _globals['_WATCHEVENT']._serialized_end=1652
+  _globals['_STATUSREQUEST']._serialized_start=1655
+  _globals['_STATUSREQUEST']._serialized_end=1799
+  _globals['_STATUSREQUEST_PARAMETERSENTRY']._serialized_start=1750
+  _globals['_STATUSREQUEST_PARAMETERSENTRY']._serialized_end=1799
+  _globals['_STATUSRESPONSE']._serialized_start=1801
+  _globals['_STATUSRESPONSE']._serialized_end=1831
+  _globals['_CONTROL']._serialized_start=1834
+  _globals['_CONTROL']._serialized_end=2358
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,10 +28,13 @@ class ApplyRequest(_message.Message):
     MANIFESTS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """admission only, nothing is stored"""
     default_namespace: _builtins.str
     """for manifests that name none; empty = default"""
+    wait_ms: _builtins.int
+    """until every proxy has it, at most a minute; 0 = do not wait"""
     @_builtins.property
     def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """one JSON or YAML document each"""
@@ -41,14 +45,129 @@ class ApplyRequest(_message.Message):
         manifests: _abc.Iterable[_builtins.bytes] | None = ...,
         dry_run: _builtins.bool = ...,
         default_namespace: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "dry_run", b"dry_run", "manifests", b"manifests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "dry_run", b"dry_run", "manifests", b"manifests", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyRequest: _TypeAlias = ApplyRequest  # noqa: Y015
+
+@_typing.final
+class Wait(_message.Message):
+    """How a wait ended. The write is done however it ended: a call that waited is OK."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Wait._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: Wait._Outcome.ValueType  # 0
+        ACKNOWLEDGED: Wait._Outcome.ValueType  # 1
+        """by every proxy that it touches"""
+        REJECTED: Wait._Outcome.ValueType  # 2
+        """by the proxies in `rejected`"""
+        TIMEOUT: Wait._Outcome.ValueType  # 3
+        """`pending` have not answered in time, or a replica is silent"""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    OUTCOME_UNSPECIFIED: Wait.Outcome.ValueType  # 0
+    ACKNOWLEDGED: Wait.Outcome.ValueType  # 1
+    """by every proxy that it touches"""
+    REJECTED: Wait.Outcome.ValueType  # 2
+    """by the proxies in `rejected`"""
+    TIMEOUT: Wait.Outcome.ValueType  # 3
+    """`pending` have not answered in time, or a replica is silent"""
+
+    @_typing.final
+    class Rejection(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_FIELD_NUMBER: _builtins.int
+        RESOURCE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        node: _builtins.str
+        resource: _builtins.str
+        reason: _builtins.str
+        def __init__(
+            self,
+            *,
+            node: _builtins.str = ...,
+            resource: _builtins.str = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "reason", b"reason", "resource", b"resource"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Pending(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_FIELD_NUMBER: _builtins.int
+        TYPE_FIELD_NUMBER: _builtins.int
+        RESOURCE_FIELD_NUMBER: _builtins.int
+        WAITS_FOR_FIELD_NUMBER: _builtins.int
+        node: _builtins.str
+        type: _builtins.str
+        """CDS, EDS, ...; empty when nothing has been sent yet"""
+        resource: _builtins.str
+        waits_for: _builtins.str
+        def __init__(
+            self,
+            *,
+            node: _builtins.str = ...,
+            type: _builtins.str = ...,
+            resource: _builtins.str = ...,
+            waits_for: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "resource", b"resource", "type", b"type", "waits_for", b"waits_for"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    SILENT_REPLICAS_FIELD_NUMBER: _builtins.int
+    outcome: Global___Wait.Outcome.ValueType
+    @_builtins.property
+    def acknowledged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """node names"""
+
+    @_builtins.property
+    def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait.Pending]:
+        """at least one for each pending node"""
+
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait.Rejection]: ...
+    @_builtins.property
+    def silent_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        outcome: Global___Wait.Outcome.ValueType = ...,
+        acknowledged: _abc.Iterable[_builtins.str] | None = ...,
+        pending: _abc.Iterable[Global___Wait.Pending] | None = ...,
+        rejected: _abc.Iterable[Global___Wait.Rejection] | None = ...,
+        silent_replicas: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "outcome", b"outcome", "pending", b"pending", "rejected", b"rejected", "silent_replicas", b"silent_replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 @_typing.final
 class Violation(_message.Message):
@@ -112,9 +231,9 @@ class ObjectResult(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     object: _builtins.str
     action: _builtins.str
-    """created, configured, unchanged"""
+    """created, configured, deleted, unchanged"""
     manifest: _builtins.bytes
-    """as stored"""
+    """as stored; of what was deleted: as it was"""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -139,18 +258,24 @@ class ApplyResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectResult]: ...
+    @_builtins.property
+    def wait(self) -> Global___Wait:
+        """when it was waited for"""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         results: _abc.Iterable[Global___ObjectResult] | None = ...,
+        wait: Global___Wait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,11 +388,13 @@ class DeleteRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     kind: _builtins.str
     namespace: _builtins.str
     name: _builtins.str
     dry_run: _builtins.bool
+    wait_ms: _builtins.int
     def __init__(
         self,
         *,
@@ -276,10 +403,11 @@ class DeleteRequest(_message.Message):
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        wait_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "group", b"group", "kind", b"kind", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "group", b"group", "kind", b"kind", "name", b"name", "namespace", b"namespace", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,19 +418,82 @@ class DeleteResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    @_builtins.property
+    def wait(self) -> Global___Wait: ...
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        wait: Global___Wait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResponse: _TypeAlias = DeleteResponse  # noqa: Y015
+
+@_typing.final
+class DeleteAllRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    IGNORE_NOT_FOUND_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    default_namespace: _builtins.str
+    wait_ms: _builtins.int
+    ignore_not_found: _builtins.bool
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """only apiVersion, kind, name and namespace are read"""
+
+    def __init__(
+        self,
+        *,
+        manifests: _abc.Iterable[_builtins.bytes] | None = ...,
+        dry_run: _builtins.bool = ...,
+        default_namespace: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
+        ignore_not_found: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "dry_run", b"dry_run", "ignore_not_found", b"ignore_not_found", "manifests", b"manifests", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAllRequest: _TypeAlias = DeleteAllRequest  # noqa: Y015
+
+@_typing.final
+class RollbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    dry_run: _builtins.bool
+    wait_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+        wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "revision", b"revision", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):

@@ -54,6 +54,16 @@ class ControlStub:
                 request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteResponse.FromString,
                 _registered_method=True)
+        self.DeleteAll = channel.unary_unary(
+                '/mesh.api.v1.Control/DeleteAll',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteAllRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/mesh.api.v1.Control/Rollback',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/mesh.api.v1.Control/Watch',
                 request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
@@ -94,6 +104,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteAll(self, request, context):
+        """Deletes all objects that the manifests name in one transaction, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Makes every object what it was as of a revision, in one transaction; the results are those that differ.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """The present objects as ADDED, then a BOOKMARK, then changes.
         """
@@ -130,6 +154,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteRequest.FromString,
                     response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteResponse.SerializeToString,
+            ),
+            'DeleteAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAll,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.DeleteAllRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.RollbackRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -250,6 +284,60 @@ class Control:
             '/mesh.api.v1.Control/Delete',
             mesh_dot_api_dot_v1_dot_control__pb2.DeleteRequest.SerializeToString,
             mesh_dot_api_dot_v1_dot_control__pb2.DeleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/DeleteAll',
+            mesh_dot_api_dot_v1_dot_control__pb2.DeleteAllRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/Rollback',
+            mesh_dot_api_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.ApplyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class ControlStub:
     Get: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.Object]
     List: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ObjectList]
     Delete: _grpc.UnaryUnaryMultiCallable[_control_pb2.DeleteRequest, _control_pb2.DeleteResponse]
+    DeleteAll: _grpc.UnaryUnaryMultiCallable[_control_pb2.DeleteAllRequest, _control_pb2.ApplyResponse]
+    """Deletes all objects that the manifests name in one transaction, or none."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_control_pb2.RollbackRequest, _control_pb2.ApplyResponse]
+    """Makes every object what it was as of a revision, in one transaction; the results are those that differ."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]
     """The present objects as ADDED, then a BOOKMARK, then changes."""
     Status: _grpc.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.StatusResponse]
@@ -51,6 +55,10 @@ class ControlAsyncStub(ControlStub):
     Get: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.Object]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ObjectList]  # type: ignore[assignment]
     Delete: _aio.UnaryUnaryMultiCallable[_control_pb2.DeleteRequest, _control_pb2.DeleteResponse]  # type: ignore[assignment]
+    DeleteAll: _aio.UnaryUnaryMultiCallable[_control_pb2.DeleteAllRequest, _control_pb2.ApplyResponse]  # type: ignore[assignment]
+    """Deletes all objects that the manifests name in one transaction, or none."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_control_pb2.RollbackRequest, _control_pb2.ApplyResponse]  # type: ignore[assignment]
+    """Makes every object what it was as of a revision, in one transaction; the results are those that differ."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]  # type: ignore[assignment]
     """The present objects as ADDED, then a BOOKMARK, then changes."""
     Status: _aio.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.StatusResponse]  # type: ignore[assignment]
@@ -85,6 +93,22 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.DeleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.DeleteResponse, _abc.Awaitable[_control_pb2.DeleteResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteAll(
+        self,
+        request: _control_pb2.DeleteAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ApplyResponse, _abc.Awaitable[_control_pb2.ApplyResponse]]:
+        """Deletes all objects that the manifests name in one transaction, or none."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _control_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ApplyResponse, _abc.Awaitable[_control_pb2.ApplyResponse]]:
+        """Makes every object what it was as of a revision, in one transaction; the results are those that differ."""
 
     @_abc_1.abstractmethod
     def Watch(

@@ -26,6 +26,7 @@ class AgentReport(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     EJECTIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CLIENT_STATUS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, ... per stream; acknowledged by ReportReply"""
@@ -43,6 +44,10 @@ class AgentReport(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """at least every 5 s"""
 
+    @_builtins.property
+    def client_status(self) -> Global___ClientStatus:
+        """the answer to ReportReply.client_status_request"""
+
     def __init__(
         self,
         *,
@@ -50,13 +55,14 @@ class AgentReport(_message.Message):
         instances: Global___InstanceSet | None = ...,
         ejections: Global___EjectionSet | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        client_status: Global___ClientStatus | None = ...,
         sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "instances", "ejections", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "instances", "ejections", "heartbeat", "client_status"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -326,26 +332,77 @@ class Heartbeat(_message.Message):
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
+class ClientStatus(_message.Message):
+    """What the agent has of its xDS resources, for CSDS. It goes nowhere but to whoever asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_CONFIG_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    client_config: _builtins.bytes
+    """a serialised envoy.service.status.v3.ClientConfig"""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        client_config: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_config", b"client_config", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientStatus: _TypeAlias = ClientStatus  # noqa: Y015
+
+@_typing.final
+class ClientStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXCLUDE_RESOURCE_CONTENTS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    exclude_resource_contents: _builtins.bool
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        exclude_resource_contents: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_resource_contents", b"exclude_resource_contents", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientStatusRequest: _TypeAlias = ClientStatusRequest  # noqa: Y015
+
+@_typing.final
 class ReportReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    CLIENT_STATUS_REQUEST_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
-    """the highest sequence that is in the store"""
+    """the highest sequence that is in the store; 0 in a reply that only asks"""
     @_builtins.property
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what was refused of that report, and why; the rest was stored"""
 
+    @_builtins.property
+    def client_status_request(self) -> Global___ClientStatusRequest: ...
     def __init__(
         self,
         *,
         acknowledged: _builtins.int = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        client_status_request: Global___ClientStatusRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_status_request", b"client_status_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "problems", b"problems"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "client_status_request", b"client_status_request", "problems", b"problems"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
