@@ -25,6 +25,8 @@ FLAGS: Mapping[str, tuple[str, str, str]] = {
     "--control-plane": ("control_plane", "address", "host:port of its mTLS port"),
     "--join-address": ("control_plane", "join_address", "host:port of its server-TLS port"),
     "--token-file": ("control_plane", "token_file", "the join token; used only when there is no identity yet"),
+    "--control-plane-mode": ("control_plane", "mode", "mesh, or xds for a server that is not ours"),
+    "--xds-protocol": ("control_plane", "protocol", "delta or sotw"),
     "--trust-domain": ("control_plane", "trust_domain", "of the mesh"),
     "--state-dir": ("proxy", "state_dir", "keys, last known good, sockets for upgrades"),
     "--workers": ("proxy", "workers", "a number, or auto = one per core"),
@@ -91,7 +93,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
     from agent.app import Agent, Ending, raise_file_limit
     from agent.supervisor.detection import make_detector
-    from agent.xds.decoding import decode_resource
+    from agent.xds.decoding import decode_foreign, decode_resource
 
     log = logs.get_logger(__name__)
 
@@ -105,7 +107,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         return True
 
     async def serve() -> Ending:
-        agent = Agent(settings, decode_resource, make_detector, may_restart=may_restart)
+        decode = decode_resource if settings.control_plane.is_ours else decode_foreign
+        agent = Agent(settings, decode, make_detector, may_restart=may_restart)
         return await agent.run(replace_other=options.replace)
 
     raise_file_limit()

@@ -37,6 +37,7 @@ from agent.model.reports import EjectedHost, LocalInstance
 from agent.report.client import ReportClient
 from agent.report.load import LoadReporter, LoadSums, Place
 from agent.settings import Settings
+from agent.supervisor.bind_gate import BindGate
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections, MakeDetector
@@ -51,8 +52,10 @@ from agent.workloads.checker import Checker
 from agent.workloads.registry import PortPlan, Workloads
 from agent.xds import known_good
 from agent.xds.client import AdsClient
+from agent.xds.delta import DeltaSession
 from agent.xds.resources import Decode
-from agent.xds.session import AdsSession
+from agent.xds.sotw import SotwSession
+from agent.xds.status import client_config
 from agent.xds.warming import Tables
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ErrorCode, MeshError
@@ -60,6 +63,8 @@ from mesh.identity.spiffe import node_id, workload_id
 from mesh.logs import get_logger
 from mesh.tasks import cancel_and_wait, spawn
 from mesh.vocabulary import HealthStatus, Locality
+from mesh.xds import type_url
+from mesh.xds.names import TRUST_SECRET
 
 _log = get_logger(__name__)
 
@@ -107,6 +112,7 @@ class Agent:
         self._draining = False
         self._gone = False
         self._lock: StateLock | None = None
+        self._identity_problems: set[str] = set()  # what was said about stored ones
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -121,7 +127,8 @@ class Agent:
                 ErrorCode.SETTINGS, f"not usable: {error.strerror}", subject=f"proxy.state_dir {state_dir}"
             ) from error
         self._build_identities()
-        self._keeper.can_begin()
+        if self._is_ours:
+            self._keeper.can_begin()
         self._lock = await take_state_dir(state_dir, replace=replace_other)
         self._build_identities()  # a predecessor may have renewed them until it left
         self._build()
@@ -146,9 +153,12 @@ class Agent:
     def _build_identities(self) -> None:
         settings = self._settings
         self._node_id = str(node_id(settings.control_plane.trust_domain, settings.node.name))
-        self._vault = Vault(settings.state_dir / "identity" if settings.proxy.keys == "disk" else None)
+        on_disk = settings.proxy.keys == "disk" and self._is_ours
+        self._vault = Vault(settings.state_dir / "identity" if on_disk else None)
         for problem in self._vault.load(self._clock.wall()):
-            _log.warning("a stored identity is not used", reason=problem)
+            if problem not in self._identity_problems:
+                _log.warning("a stored identity is not used", reason=problem)
+                self._identity_problems.add(problem)
         self._keeper = IdentityKeeper(
             settings.control_plane,
             settings.node.name,
@@ -164,12 +174,16 @@ class Agent:
         self._totals = Totals()
         self._loads = LoadSums()
         self._workloads = Workloads(state_dir, self._port_plan(), clock=self._clock, on_change=self._workloads_changed)
-        self._reports = ReportClient(hello(settings), self, self._mtls, clock=self._clock)
-        known = known_good.load(state_dir, settings.node.name, self._decode)
+        self._reports = ReportClient(hello(settings), self, self._connect, clock=self._clock)
+        known = known_good.load(state_dir, self._owner, self._decode)
         for problem in known.problems:
             _log.warning("a part of the last known good is not used", reason=problem)
         self._node = xds_node(settings)
-        self._session = AdsSession(self._node, self._decode, known.resources)
+        make = DeltaSession if settings.control_plane.protocol == "delta" else SotwSession
+        always = {type_url.SECRET: frozenset({TRUST_SECRET})} if self._is_ours else {}
+        self._sockets = ListenerSockets(settings.proxy.workers)
+        self._gate = BindGate(self._sockets)
+        self._session = make(self._node, self._decode, known.resources, always=always, usable=self._gate.usable)
 
     def _port_plan(self) -> PortPlan:
         proxy = self._settings.proxy
@@ -195,7 +209,6 @@ class Agent:
         )
         if self._program:
             launch = replace(launch, program=self._program)
-        self._sockets = ListenerSockets(proxy.workers)
         self._cells = CellBook(proxy.workers)
         self._pool = WorkerPool(launch, self._sockets, self._cells, self, clock=self._clock)
         self._ejections = Ejections(
@@ -210,16 +223,19 @@ class Agent:
             self._session,
             self._pool,
             state_dir=settings.state_dir,
-            node=settings.node.name,
+            node=self._owner,
             clock=self._clock,
             on_published=self._published,
         )
-        self._client = AdsClient(self._session, self._mtls, on_change=self._flow.step, clock=self._clock)
-        self._load_reporter = LoadReporter(self._node, self._loads, self._place_of, self._mtls, clock=self._clock)
+        self._client = AdsClient(self._session, self._connect, on_change=self._accepted, clock=self._clock)
+        self._load_reporter = LoadReporter(
+            self._node, self._loads, self._place_of, self._connect, clock=self._clock, service_of=self._service_of
+        )
         self._facts = AgentFacts(
             Parts(
-                settings=settings, clock=self._clock, totals=self._totals, session=self._session, client=self._client,
-                flow=self._flow, pool=self._pool, cells=self._cells, ejections=self._ejections,
+                settings=settings, node=self._node, clock=self._clock, totals=self._totals, session=self._session,
+                client=self._client,
+                flow=self._flow, pool=self._pool, gate=self._gate, cells=self._cells, ejections=self._ejections,
                 workloads=self._workloads, vault=self._vault, keeper=self._keeper, reports=self._reports,
             ),
             on_drain=self._drain,
@@ -248,17 +264,23 @@ class Agent:
         self._pool.start()
         self._flow.begin()
         self._signals()
+        for name, coro in self._work():
+            self._tasks.append(spawn(name, coro, on_failure=lambda _: self.stop(Ending.FAILED)))
+        _log.info("agent started", node=settings.node.name, admin=self._admin.address, workers=settings.proxy.workers)
+
+    def _work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """What runs beside the workers. Without our control plane there is nobody to join and to report to."""
         checker = Checker(self._workloads)
-        for name, coro in (
-            ("ticks", self._ticks()),
+        always = [("ticks", self._ticks()), ("health checks", checker.run())]
+        if not self._is_ours:
+            return [*always, ("ads", self._client.run()), ("load reports", self._load_reporter.run())]
+        return [
+            *always,
             ("identities", self._keeper.run()),
-            ("health checks", checker.run()),
             ("ads", self._when_identified(self._client.run())),
             ("reports", self._when_identified(self._report())),
             ("load reports", self._when_identified(self._load_reporter.run())),
-        ):
-            self._tasks.append(spawn(name, coro, on_failure=lambda _: self.stop(Ending.FAILED)))
-        _log.info("agent started", node=settings.node.name, admin=self._admin.address, workers=settings.proxy.workers)
+        ]
 
     def _signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -293,6 +315,8 @@ class Agent:
             self._flow.tick()
             self._ejections.tick()
             self._take_over()
+            if self._gate.is_outdated(self._session, self._clock.monotonic()):
+                self._client.reconnect()
             self._gauges()
             await asyncio.sleep(TICK_S)
 
@@ -319,6 +343,28 @@ class Agent:
 
     # --- what happens -----------------------------------------------------------------------------------------
 
+    def _accepted(self) -> None:
+        """The session holds something else."""
+        if self._take_trust():
+            self._push_identities()
+        self._flow.step()
+
+    def _take_trust(self) -> bool:
+        """Trust what the control plane says now: it is newer than what came with a certificate. Is it another set?"""
+        held = self._session.held(type_url.SECRET).get(TRUST_SECRET)
+        if held is None or _certificates(held.decoded.trust_pem) == _certificates(self._vault.trust_pem):
+            return False
+        _log.info("the mesh's roots have changed", certificates=held.decoded.trust_pem.count(b"BEGIN CERTIFICATE"))
+        try:
+            self._vault.store((), held.decoded.trust_pem)
+        except MeshError as error:  # what is in memory is used
+            _log.error("the mesh's roots cannot be stored", reason=str(error))
+        return True
+
+    def _push_identities(self) -> None:
+        pairs = tuple(item.key_pair for item in self._vault.identities.values())
+        self._pool.set_identities(Identities(pairs, self._vault.trust_pem))
+
     def _published(self, tables: Tables) -> None:
         clusters = {name: value for name, value in tables[CLUSTER].items() if isinstance(value, Cluster)}
         self._ejections.follow(clusters, self._flow.assignment)
@@ -332,16 +378,27 @@ class Agent:
         self._reports.changed()
 
     def _identities_changed(self, node_renewed: bool) -> None:
-        identities = self._vault.identities
-        pairs = tuple(item.key_pair for item in identities.values())
-        self._pool.set_identities(Identities(pairs, self._vault.trust_pem))
-        if self._node_id in identities:
+        self._take_trust()
+        self._push_identities()
+        if self._node_id in self._vault.identities:
             self._identified.set()
         if node_renewed:
             self._client.reconnect()
 
-    def _mtls(self) -> grpc.aio.Channel:
+    @property
+    def _is_ours(self) -> bool:
+        return self._settings.control_plane.is_ours
+
+    @property
+    def _owner(self) -> str:
+        """Whose last known good it is: what one foreign server said is not asked of another."""
+        name = self._settings.node.name
+        return name if self._is_ours else f"{name} at {self._settings.control_plane.address}"
+
+    def _connect(self) -> grpc.aio.Channel:
         control_plane = self._settings.control_plane
+        if not self._is_ours:
+            return channels.foreign(control_plane)
         identity = self._vault.identities[self._node_id]
         return channels.mtls(control_plane.address, control_plane.server_name, identity, self._vault.trust_pem)
 
@@ -351,6 +408,10 @@ class Agent:
             if endpoint.key == host:
                 return endpoint.locality, endpoint.priority
         return Locality(), 0
+
+    def _service_of(self, cluster: str) -> str:
+        found = self._flow.tables[CLUSTER].get(cluster)
+        return found.eds_name if isinstance(found, Cluster) and found.eds_name != cluster else ""
 
     # --- agent.report.client.Source ---------------------------------------------------------------------------
 
@@ -365,6 +426,9 @@ class Agent:
 
     def ejections(self) -> tuple[EjectedHost, ...]:
         return self._ejections.ejections()
+
+    def client_status(self, *, contents: bool) -> bytes:
+        return client_config(self._session, self._node, contents=contents).SerializeToString()
 
     # --- agent.supervisor.pool.Hooks --------------------------------------------------------------------------
 
@@ -405,6 +469,7 @@ class Agent:
         await self._flow.close()
 
     async def _drain_and_end(self) -> None:
+        await self._flow.keep()
         self._drain()
         if await self._reports.settle(2.0):
             await asyncio.sleep(PEERS_LEARN_S)
@@ -414,6 +479,10 @@ class Agent:
             await _within(timeout_s + 1.0, self._workers_ended)
         self._gone = True
         await self._reports.settle(1.0)
+
+
+def _certificates(bundle_pem: bytes) -> frozenset[bytes]:
+    return frozenset(part.strip() for part in bundle_pem.split(b"-----END CERTIFICATE-----"))
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

@@ -21,6 +21,8 @@ from mesh.vocabulary import DEFAULT_NAMESPACE, DEFAULT_SERVICE_ACCOUNT, DEFAULT_
 
 ENV_PREFIX = "GOSSAMER_AGENT_"
 PROTOCOLS = ("", "HTTP", "HTTP2", "GRPC", "TCP")
+SERVER_NAME = "gossamer-controlplane"
+SYSTEM_ROOTS = "system"
 MAX_SERVICES = 1000
 MAX_WORKERS = 256
 MAX_LABELS = 64
@@ -190,13 +192,41 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlaneSettings:
-    """`address`: mTLS; `join_address`: server TLS, used with the token. `server_name`: in the server's certificate."""
+    """`address`: mTLS; `join_address`: server TLS, used with the token. `server_name`: in the server's certificate.
+
+    `mode` "xds": a server that is not ours. Then `address` is plaintext, or TLS when `tls_ca` is set ("system" = the
+    machine's roots), with `tls_cert` and `tls_key` as the client's certificate; there is no join, no identity and no
+    report but load; `server_name` is then that of `address` unless set. `protocol`: of ADS, "delta" or "sotw".
+    """
 
     address: str = _is(tcp_target)
+    mode: str = _is(one_of("mesh", "xds"), "mesh")
+    protocol: str = _is(one_of("delta", "sotw"), "delta")
+    tls_ca: str = _is(text, "")
+    tls_cert: str = _is(text, "")
+    tls_key: str = _is(text, "")
     join_address: str = _is(tcp_target, "")
     token_file: str = _is(text, "")
-    server_name: str = _is(text, "gossamer-controlplane")
+    server_name: str = _is(text, SERVER_NAME)
     trust_domain: str = _is(matching(_TRUST_DOMAIN, "lower-case letters, digits, '.', '-', '_'"), DEFAULT_TRUST_DOMAIN)
+
+    def __post_init__(self) -> None:
+        foreign = [f"{name} = {value!r}" for name, value in self._tls().items() if value]
+        joining = [name for name in ("join_address", "token_file") if getattr(self, name)]
+        if self.mode == "mesh" and foreign:
+            raise ValueError(f"found {foreign[0]}, expected it with mode = 'xds' only")
+        if self.mode == "xds" and joining:
+            raise ValueError(f"found {joining[0]}, expected it with mode = 'mesh' only: nothing is joined")
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_cert and not self.tls_ca):
+            raise ValueError("found a part of tls_ca, tls_cert and tls_key, expected tls_ca with both or none of them")
+
+    @property
+    def is_ours(self) -> bool:
+        """Is it a Gossamer control plane, where this node has an identity and reports?"""
+        return self.mode == "mesh"
+
+    def _tls(self) -> dict[str, str]:
+        return {"tls_ca": self.tls_ca, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +313,16 @@ SECTIONS: Mapping[str, type] = {
 }
 
 
+# Relative ones are relative to the folder of the file.
+_PATHS = (
+    ("control_plane", "token_file"),
+    ("control_plane", "tls_ca"),
+    ("control_plane", "tls_cert"),
+    ("control_plane", "tls_key"),
+    ("proxy", "state_dir"),
+)
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -353,9 +393,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise error(str(path), "no such file", "name one with --config") from problem
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise error(str(path), str(problem)) from problem
-    for section, key in (("control_plane", "token_file"), ("proxy", "state_dir")):
+    for section, key in _PATHS:
         table = tables.get(section)
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key] not in ("", SYSTEM_ROOTS):
             table[key] = str(path.absolute().parent / table[key])
     return tables
 

@@ -34,6 +34,7 @@ class Facts(Protocol):
     def health(self) -> dict[str, Any]: ...
     def server_info(self) -> dict[str, Any]: ...
     def config_dump(self) -> dict[str, Any]: ...
+    def client_status(self) -> dict[str, Any]: ...
     def clusters(self) -> list[dict[str, Any]]: ...
     def listeners(self) -> list[dict[str, Any]]: ...
     def certs(self) -> dict[str, Any]: ...
@@ -67,7 +68,7 @@ class Routes:
             ("GET", "/server_info"): lambda _: Response.json(facts.server_info()),
             ("GET", "/stats"): self._stats,
             ("GET", "/stats/prometheus"): self._prometheus,
-            ("GET", "/config_dump"): lambda _: Response.json(facts.config_dump()),
+            ("GET", "/config_dump"): self._config_dump,
             ("GET", "/clusters"): lambda _: Response.json({"clusters": facts.clusters()}),
             ("GET", "/listeners"): lambda _: Response.json({"listeners": facts.listeners()}),
             ("GET", "/certs"): lambda _: Response.json(facts.certs()),
@@ -126,6 +127,11 @@ class Routes:
         if request.query.get("format") == "prometheus":
             return self._prometheus(request)
         return Response.text(self._facts.totals.as_text(request.query.get("filter", "")))
+
+    def _config_dump(self, request: Request) -> Response:
+        """`?format=csds`: as CSDS would have it."""
+        as_csds = request.query.get("format") == "csds"
+        return Response.json(self._facts.client_status() if as_csds else self._facts.config_dump())
 
     def _prometheus(self, _: Request) -> Response:
         body = self._facts.totals.as_prometheus().encode()

@@ -118,7 +118,7 @@ class RetryRules:
             return True
         if self._grpc and index.get(b"grpc-status") in self._grpc:
             return True
-        return any(header.matches_fields(index) for header in self._headers)
+        return any(header.matches_fields(head.headers) for header in self._headers)
 
     def wants_reset(self, reason: str) -> bool:
         """Whether a try that ended so (agent.model.resets) is tried again."""

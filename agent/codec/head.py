@@ -1,8 +1,8 @@
 """The head of a request or response as the data plane handles it: bytes, original case kept, looked up by lower case.
 
-Invariants: `fields` is what goes on the wire, in order, names in the peer's case; `index` holds each lower-case name
-once, the values of repeated fields joined by b", " (b"; " for cookie, RFC 9113 8.2.3). Change both through the
-methods, never one alone.
+Invariants: `lines` is what goes on the wire, in order, each `Name: value` in the peer's case; `index` holds each
+lower-case name once, the values of repeated fields joined by b", " (b"; " for cookie, RFC 9113 8.2.3). Change both
+through the methods, never one alone. Lines, not pairs, since most of them are sent on as they came.
 """
 
 from collections.abc import Collection
@@ -10,22 +10,36 @@ from collections.abc import Collection
 _JOIN = {b"cookie": b"; "}
 
 
+def name_of(line: bytes) -> bytes:
+    """The lower-case name of a line."""
+    return line[: line.index(b":")].lower()
+
+
 class Headers:
     """An ordered multimap of header fields. Per-request, so a plain class."""
 
-    __slots__ = ("fields", "index")
+    __slots__ = ("index", "lines")
 
-    def __init__(
-        self, fields: list[tuple[bytes, bytes]] | None = None, index: dict[bytes, bytes] | None = None
-    ) -> None:
+    def __init__(self, lines: list[bytes] | None = None, index: dict[bytes, bytes] | None = None) -> None:
         """Of these, which agree with each other; or empty."""
-        self.fields: list[tuple[bytes, bytes]] = fields if fields is not None else []
+        self.lines: list[bytes] = lines if lines is not None else []
         self.index: dict[bytes, bytes] = index if index is not None else {}
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Name as it came and value, in order."""
+        pairs = (line.partition(b": ") for line in self.lines)
+        return [(name, value) for name, _, value in pairs]
+
+    def add(self, lower: bytes, value: bytes) -> None:
+        """Add a field that is not there yet, by its lower-case name."""
+        self.lines.append(b"%b: %b" % (lower, value))
+        self.index[lower] = value
 
     def append(self, name: bytes, value: bytes) -> None:
         """Add one field, keeping those of the same name."""
         lower = name.lower()
-        self.fields.append((name, value))
+        self.lines.append(b"%b: %b" % (name, value))
         before = self.index.get(lower)
         self.index[lower] = value if before is None else before + _JOIN.get(lower, b", ") + value
 
@@ -33,15 +47,15 @@ class Headers:
         """Replace every field of this name by one."""
         lower = name.lower()
         if lower in self.index:
-            self.fields = [field for field in self.fields if field[0].lower() != lower]
-        self.fields.append((name, value))
+            self.lines = [line for line in self.lines if name_of(line) != lower]
+        self.lines.append(b"%b: %b" % (name, value))
         self.index[lower] = value
 
     def remove(self, lower: bytes) -> None:
         """Drop every field of this lower-case name."""
         if lower in self.index:
             del self.index[lower]
-            self.fields = [field for field in self.fields if field[0].lower() != lower]
+            self.lines = [line for line in self.lines if name_of(line) != lower]
 
     def remove_all(self, names: Collection[bytes]) -> None:
         """Drop every field of these lower-case names. `names` is searched once per field: give a set."""
@@ -49,14 +63,14 @@ class Headers:
         for name in names:
             if name in index:
                 del index[name]
-        self.fields = [field for field in self.fields if field[0].lower() not in names]
+        self.lines = [line for line in self.lines if name_of(line) not in names]
 
     def get(self, lower: bytes) -> bytes | None:
         """The value by lower-case name, repeated fields joined."""
         return self.index.get(lower)
 
     def copy(self) -> "Headers":
-        return Headers(list(self.fields), dict(self.index))
+        return Headers(list(self.lines), dict(self.index))
 
 
 # How long a body is: a length in bytes, or one of these.

@@ -117,7 +117,7 @@ class _Parser:
         lower = name.lower()
         if lower in _FRAMING:
             self._check_framing(lower, raw)
-        target.fields.append((name, value))
+        target.lines.append(b"%b: %b" % (name, value))
         index = target.index
         if lower in index:
             if lower == b"host":
@@ -135,12 +135,12 @@ class _Parser:
 
     def _check_head(self, start_line_bytes: int) -> None:
         """The limits of a whole head. The exact size is counted only when it could be above the limit."""
-        fields = self._headers.fields
-        if len(fields) > self._max_count:
+        lines = self._headers.lines
+        if len(lines) > self._max_count:
             raise ProtocolError(431, "http1.too_many_headers")
         if (
             self._first_bytes + self._head_bytes > self._max_bytes
-            and start_line_bytes + sum(len(name) + len(value) + 4 for name, value in fields) > self._max_bytes
+            and start_line_bytes + sum(map(len, lines)) + 2 * len(lines) > self._max_bytes
         ):
             raise ProtocolError(431, "http1.headers_too_large")
         self._in_head = False
@@ -162,7 +162,7 @@ class _Parser:
 
     def _end_message(self) -> None:
         self._between = self._http.should_keep_alive()
-        if self._trailers.fields:
+        if self._trailers.lines:
             self._trailers = Headers()
 
 

@@ -21,13 +21,11 @@ CANONICAL_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 MAX_LINE_BYTES = 2048
 MAX_HELD_BYTES = 256 * 1024
 _LINE_COST_BYTES = 64  # what a line is counted with beside its own bytes
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?((?:[!-~](?:[ -~]*[!-~])?)?)")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~](?:[ -~]*[!-~])?)?)")
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
 _BODILESS = frozenset({204, 205, 304})
 _END = b"\r\n\r\n"
-
-Field = tuple[bytes, bytes]
 
 
 def _keeps_alive(value: bytes) -> bool:
@@ -59,13 +57,11 @@ _FRAMING: dict[bytes, Callable[[bytes], bool]] = {
 class FieldLines:
     """Field lines and what they say. `checks`: whether the value of a field of this lower-case name is plain."""
 
-    __slots__ = ("_checks", "_entries", "_entry_of", "_field_of", "_fields", "_room")
+    __slots__ = ("_checks", "_entries", "_entry_of", "_room")
 
     def __init__(self, checks: dict[bytes, Callable[[bytes], bool]]) -> None:
         self._checks = checks
-        self._fields: dict[bytes, Field] = {}  # line -> name as it came, value
-        self._entries: dict[bytes, Field] = {}  # line -> name in lower case, value
-        self._field_of = self._fields.__getitem__
+        self._entries: dict[bytes, tuple[bytes, bytes]] = {}  # line -> name in lower case, value
         self._entry_of = self._entries.__getitem__
         self._room = MAX_HELD_BYTES
 
@@ -77,15 +73,14 @@ class FieldLines:
             if not self._learn(lines):
                 return None
             index = dict(map(self._entry_of, lines))
-        return Headers(list(map(self._field_of, lines)), index) if len(index) == len(lines) else None
+        return Headers(lines, index) if len(index) == len(lines) else None
 
     def _learn(self, lines: list[bytes]) -> bool:
         """Know all these lines. False when one of them is not plain."""
         if self._room < 0:
-            self._fields.clear()
             self._entries.clear()
             self._room = MAX_HELD_BYTES
-        return all(line in self._fields or self._examine(line) for line in lines)
+        return all(line in self._entries or self._examine(line) for line in lines)
 
     def _examine(self, line: bytes) -> bool:
         found = _LINE.fullmatch(line)
@@ -96,7 +91,6 @@ class FieldLines:
         check = self._checks.get(lower)
         if check is not None and not check(value):
             return False
-        self._fields[line] = (name, value)
         self._entries[line] = (lower, value)
         self._room -= len(line) + _LINE_COST_BYTES
         return True

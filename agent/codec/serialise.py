@@ -11,7 +11,6 @@ from agent.codec.head import CHUNKED, RequestHead, ResponseHead
 
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_field = b": ".join
 _CHUNKED_FIELD = b"\r\ntransfer-encoding: chunked\r\n\r\n"
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
 REASONS.update({413: b"Payload Too Large", 416: b"Range Not Satisfiable", 422: b"Unprocessable Entity"})
@@ -25,13 +24,13 @@ def reason_of(status: int) -> bytes:
 def request_bytes(head: RequestHead) -> bytes:
     """The head as it goes upstream, always as HTTP/1.1."""
     end = _CHUNKED_FIELD if head.content_length == CHUNKED else b"\r\n\r\n"
-    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, head.path, b"\r\n".join(map(_field, head.headers.fields)), end)
+    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, head.path, b"\r\n".join(head.headers.lines), end)
 
 
 def response_bytes(head: ResponseHead, chunked: bool) -> bytes:
     """The head as it goes downstream, always as HTTP/1.1; `chunked` adds that framing."""
     end = _CHUNKED_FIELD if chunked else b"\r\n\r\n"
-    fields = b"\r\n".join(map(_field, head.headers.fields))
+    fields = b"\r\n".join(head.headers.lines)
     if not fields:
         end = end[2:]
     return b"HTTP/1.1 %d %b\r\n%b%b" % (head.status, head.reason, fields, end)

@@ -234,7 +234,7 @@ def _trust(message: CertificateValidationContext, path: str, needed: str) -> str
                 raise refuse(within(own, "certificate_name"), instance.certificate_name, ROOTS)
             return PROVIDER
         case ["trusted_ca"]:
-            return _pem(message.trusted_ca, within(path, "trusted_ca"))
+            return pem(message.trusted_ca, within(path, "trusted_ca"))
         case ["system_root_certs"]:
             return SYSTEM
         case []:
@@ -242,7 +242,8 @@ def _trust(message: CertificateValidationContext, path: str, needed: str) -> str
     raise refuse(path, " and ".join(sources), "one source of roots")
 
 
-def _pem(message: DataSource, path: str) -> str:
+def pem(message: DataSource, path: str) -> str:
+    """Certificates that the message itself holds."""
     which = message.WhichOneof("specifier")
     if which not in ("inline_string", "inline_bytes"):
         raise beyond(path, which or "nothing", "inline_string or inline_bytes")

@@ -56,8 +56,7 @@ def _put(head: RequestHead, name: bytes, value: bytes) -> None:
     if name in headers.index:
         headers.set(name, value)
     else:
-        headers.index[name] = value
-        headers.fields.append((name, value))
+        headers.add(name, value)
 
 
 def expect_within(head: RequestHead, timeout_s: float, per_try_s: float, elapsed_s: float) -> None:

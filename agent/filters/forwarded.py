@@ -19,13 +19,11 @@ def host_of(address: str) -> str:
 
 def set_protocol(head: RequestHead, secure: bool, overwrite: bool) -> None:
     """Say with which scheme the request came, unless an earlier proxy has; the request's own scheme follows."""
-    index = head.headers.index
-    said = index.get(PROTO)
+    said = head.headers.index.get(PROTO)
     if said is None or overwrite:
         scheme = b"https" if secure else b"http"
         if said is None:
-            head.headers.fields.append((PROTO, scheme))
-            index[PROTO] = scheme
+            head.headers.add(PROTO, scheme)
         else:
             head.headers.set(PROTO, scheme)
         head.scheme = scheme

@@ -42,10 +42,8 @@ def strip_request(head: RequestHead, dropped: set[bytes]) -> str:
 
 def ask_for_upgrade(head: RequestHead) -> None:
     """The request goes on as one to switch protocols; its own Connection and Upgrade are gone."""
-    fields, index = head.headers.fields, head.headers.index
-    fields += ((b"connection", b"Upgrade"), (b"upgrade", head.upgrade))
-    index[b"connection"] = b"Upgrade"
-    index[b"upgrade"] = head.upgrade
+    head.headers.add(b"connection", b"Upgrade")
+    head.headers.add(b"upgrade", head.upgrade)
 
 
 def dropped_from(head: ResponseHead, always: frozenset[bytes]) -> frozenset[bytes]:

@@ -50,9 +50,7 @@ _EXPRESSIONS = {
 def record_of(fields: tuple[tuple[str, str], ...]) -> Record:
     """A function that gives key -> value for (key, format string) pairs. Raises FormatError."""
     called = {f"f{place}": value_format(text) for place, (_, text) in enumerate(fields)}
-    pairs = [
-        f"{key!r}: {expression(text).replace(_CALL, f'f{place}(s)')}" for place, (key, text) in enumerate(fields)
-    ]
+    pairs = [f"{key!r}: {expression(text).replace(_CALL, f'f{place}(s)')}" for place, (key, text) in enumerate(fields)]
     record: Record = eval(f"lambda s, head, get: {{{', '.join(pairs)}}}", called)
     return record
 

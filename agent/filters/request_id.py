@@ -23,9 +23,7 @@ def new_id(bits: Bits) -> bytes:
 
 def give(head: RequestHead, bits: Bits, anew: bool) -> None:
     """See that the request has an id; `anew`: not the one that it came with."""
-    index = head.headers.index
-    if NAME not in index:
-        index[NAME] = value = new_id(bits)
-        head.headers.fields.append((NAME, value))
+    if NAME not in head.headers.index:
+        head.headers.add(NAME, new_id(bits))
     elif anew:
         head.headers.set(NAME, new_id(bits))

@@ -5,6 +5,8 @@ Not:    configured operations (header_operations), framing (agent.codec), Connec
 Source: data-plane.md 1.9 and 2.2: server is overwritten (but for PASS_THROUGH), date is added where there is none.
 """
 
+from datetime import UTC, datetime
+
 from agent.codec.head import ResponseHead
 from agent.filters import hop_by_hop
 from agent.filters.envoy_headers import SERVICE_TIME
@@ -16,6 +18,16 @@ _REPLACED = hop_by_hop.RESPONSE_FIELDS | {SERVER, SERVICE_TIME}
 _REPLACED_BUT_SERVER = _REPLACED - {SERVER}
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(wall: float) -> bytes:
+    """Seconds since the epoch as an IMF-fixdate, RFC 9110 5.6.7. In English, whatever the locale is."""
+    at = datetime.fromtimestamp(wall, UTC)
+    return f"{_DAYS[at.weekday()]}, {at.day:02d} {_MONTHS[at.month - 1]} {at:%Y %H:%M:%S} GMT".encode()
+
+
 def take_over(head: ResponseHead, keep_server: bool, service_time_ms: int) -> None:
     """Make a host's answer ours. `service_time_ms`: how long the host has taken, -1 = not told."""
     headers = head.headers
@@ -23,9 +35,7 @@ def take_over(head: ResponseHead, keep_server: bool, service_time_ms: int) -> No
     if not replaced.isdisjoint(headers.index):
         headers.remove_all(replaced if CONNECTION not in headers.index else hop_by_hop.dropped_from(head, replaced))
     if service_time_ms >= 0:
-        value = b"%d" % service_time_ms
-        headers.fields.append((SERVICE_TIME, value))
-        headers.index[SERVICE_TIME] = value
+        headers.add(SERVICE_TIME, b"%d" % service_time_ms)
 
 
 def finish(head: ResponseHead, server: bytes, date: bytes) -> None:
@@ -35,8 +45,6 @@ def finish(head: ResponseHead, server: bytes, date: bytes) -> None:
     if server:
         if SERVER in index:
             headers.remove(SERVER)
-        headers.fields.append((SERVER, server))
-        index[SERVER] = server
+        headers.add(SERVER, server)
     if DATE not in index:
-        headers.fields.append((DATE, date))
-        index[DATE] = date
+        headers.add(DATE, date)

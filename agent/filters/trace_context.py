@@ -27,7 +27,8 @@ def is_valid(parent: bytes) -> bool:
 
 
 def new_parent(bits: Bits) -> bytes:
-    return b"00-%032x-%016x-01" % (bits(128) or 1, bits(64) or 1)
+    ids = ((bits(128) or 1) << 64 | (bits(64) or 1)).to_bytes(24, "big").hex()
+    return f"00-{ids[:32]}-{ids[32:]}-01".encode()
 
 
 def follow(head: RequestHead, bits: Bits) -> None:
@@ -40,8 +41,7 @@ def follow(head: RequestHead, bits: Bits) -> None:
         head.headers.remove(PARENT)
     if STATE in index:
         head.headers.remove(STATE)
-    index[PARENT] = value = new_parent(bits)
-    head.headers.fields.append((PARENT, value))
+    head.headers.add(PARENT, new_parent(bits))
 
 
 def trace_id(head: RequestHead) -> bytes | None:

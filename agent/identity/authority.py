@@ -13,11 +13,11 @@ import grpc
 
 from agent.identity import channels, token
 from agent.identity.keys import NewKey
-from agent.identity.token import JoinToken
 from agent.identity.vault import Identity
 from agent.settings import ControlPlaneSettings, host_port
 from mesh.api.v1 import identity_pb2, identity_pb2_grpc
 from mesh.errors import ErrorCode, MeshError
+from mesh.identity.join_token import JoinToken
 
 CALL_S = 20.0
 _CODES = {

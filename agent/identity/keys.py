@@ -8,6 +8,7 @@ Invariant: the child gets no descriptor but its own pipes, and at most KEYMAKER_
 import asyncio
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,24 +50,31 @@ async def make_keys(spiffe_ids: Sequence[str]) -> tuple[NewKey, ...]:
 
 
 async def _run(asked: bytes) -> bytes:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "agent.identity.keymaker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    child = _start()
     try:
-        async with asyncio.timeout(KEYMAKER_S):
-            out, err = await child.communicate(asked)
-    except TimeoutError:
+        out, err = await asyncio.to_thread(child.communicate, asked, KEYMAKER_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()  # closes its pipes
         raise _failed(f"found no answer within {KEYMAKER_S:g} s") from None
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        # When this task was cancelled, a thread is still reading: that ends too.
+        child.kill()
+        child.wait()
     if child.returncode != 0:
         raise _failed(f"exit code {child.returncode}: {err.decode(errors='replace')[-500:]}")
     return out
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    """Not by the loop: uvloop forks, and gRPC's fork handlers crash such a child now and then while its threads are at
+    work. Popen starts a child without them (vfork)."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "agent.identity.keymaker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def _failed(reason: str) -> MeshError:

@@ -25,6 +25,7 @@ from agent.identity.vault import Identity, Vault
 from agent.settings import ControlPlaneSettings
 from mesh.clock import Clock
 from mesh.errors import ErrorCode, MeshError
+from mesh.identity.join_token import JoinToken
 from mesh.logs import get_logger
 from mesh.resilience.backoff import Backoff, Rng
 
@@ -160,7 +161,7 @@ class IdentityKeeper:
         _log.info("joined the mesh", node=self._node, trust_domain=signed.trust_domain)
         self._hold(signed)
 
-    def _token(self) -> token.JoinToken:
+    def _token(self) -> JoinToken:
         if not self._settings.token_file or not self._settings.join_address:
             raise MeshError(
                 ErrorCode.SETTINGS,

@@ -9,7 +9,6 @@ Invariants: the folder is 0700, files 0600, each replaced by rename with key and
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from agent.model.tls import KeyPair
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import get_logger
+from mesh.replace_file import replace_file
 
 _log = get_logger(__name__)
 
@@ -120,14 +120,8 @@ class Vault:
 
     def _write(self, stem: str, value: dict[str, Any]) -> None:
         assert self._folder is not None
-        path = self._folder / f"{stem}.json"
-        scratch = path.with_suffix(".new")
         data = json.dumps({"schema": SCHEMA, "sha256": _digest(value), "value": value}).encode()
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        replace_file(self._folder / f"{stem}.json", data)
 
 
 def _make_private(folder: Path) -> None:

@@ -148,7 +148,8 @@ class StatsDelta:
 
     `counters`: {name: increase}; `gauges`: {name: this worker's present value}; `histograms`: {name: increase per
     bucket, agent.stats.histograms.BUCKETS_MS}; `hosts`: per (cluster, host) increases of requests, successes, errors
-    and this worker's active requests, for LRS and for success-rate detection.
+    and this worker's active requests, for LRS and for success-rate detection; the host without a name stands for
+    requests that no host got (no cluster, no healthy host, no room).
     """
 
     counters: dict[str, int]

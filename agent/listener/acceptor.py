@@ -24,6 +24,7 @@ from agent.stats import names
 from agent.stats.groups import Group
 from agent.upstream.addresses import address_text
 from agent.upstream.tls import TlsContexts, TlsError, peer_allowed, peer_names
+from agent.upstream.tls_transport import accept_tls
 from agent.upstream.wheel import Timed, TimerWheel
 from mesh.logs import get_logger
 from mesh.tasks import spawn
@@ -170,10 +171,8 @@ class Acceptor:
 
     async def _shake_hands(self, sock: socket.socket, chain: Chain, tls: DownstreamTls, peer: str) -> None:
         connection = chain.connection(peer, _local_text(sock))
-        guard: Any = _Guard(connection, lambda transport: self._admit(transport, connection, tls))
-        await self._loop.connect_accepted_socket(
-            lambda: guard, sock, ssl=self._contexts.server(tls), ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
-        )
+        guard = _Guard(connection, lambda transport: self._admit(transport, connection, tls))
+        await accept_tls(guard, sock, self._contexts.server(tls), HANDSHAKE_TIMEOUT_S)
         if guard.refusal:
             raise TlsError(guard.refusal)
 

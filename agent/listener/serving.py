@@ -171,7 +171,7 @@ class Serving:
     def stats_delta(self) -> StatsDelta | None:
         """What has been counted since the last call; None when that is nothing."""
         report = self.runtime.stats.report()
-        hosts = self._clusters.take_host_rows()
+        hosts = (*self._clusters.take_host_rows(), *self.runtime.take_unserved())
         if not (report.counters or report.gauges or report.histograms or hosts):
             return None
         return StatsDelta(report.counters, report.gauges, report.histograms, report.sums, hosts)

@@ -84,6 +84,7 @@ def no_route(exchange: "Exchange") -> None:
 
 def no_cluster(exchange: "Exchange") -> None:
     exchange.chain.counts[names.NO_CLUSTER] += 1
+    exchange.chain.runtime.note_unserved(exchange.choice.cluster)
     _reply(exchange, 503, b"", "NC", "cluster_not_found")
 
 
@@ -106,10 +107,17 @@ def direct(exchange: "Exchange", action: DirectResponse) -> None:
 
 def no_healthy_upstream(exchange: "Exchange") -> None:
     exchange.cluster.stats.counts[names.CX_NONE_HEALTHY] += 1
+    _note_unserved(exchange)
     _reply(exchange, 503, b"no healthy upstream", "UH", "no_healthy_upstream")
 
 
+def _note_unserved(exchange: "Exchange") -> None:
+    if not exchange.tried:  # else the host that was tried has counted it
+        exchange.chain.runtime.note_unserved(exchange.cluster.config.name)
+
+
 def overflow(exchange: "Exchange") -> None:
+    _note_unserved(exchange)
     _reply(
         exchange,
         503,

@@ -10,7 +10,6 @@ Invariants: all that does not depend on the request is made here once; every acc
 
 import random
 from collections.abc import Callable
-from email.utils import formatdate
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from agent.filters import client_certificate, envoy_headers, forwarded, request_
 from agent.filters.access_log import Line, line_of
 from agent.filters.local_replies import local_reply
 from agent.filters.request_headers import RequestHeaders
+from agent.filters.response_headers import http_date
 from agent.model.listener import AccessLog, FilterChain, HttpConnectionManager, Listener
 from agent.model.route import Redirect
 from agent.proxy.http_connection import HttpConnection
@@ -110,7 +110,7 @@ class HttpChain:
         """Once a second: what the wall clock says."""
         wall = self.runtime.wall()
         self.wall_offset_s = wall - now
-        self._date = formatdate(wall, usegmt=True).encode()
+        self._date = http_date(wall)
         self._date_until = now + 1 - wall % 1
 
     # --- connections ------------------------------------------------------------------------------------------

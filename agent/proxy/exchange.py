@@ -332,9 +332,9 @@ class Exchange:
         if end_stream and not self.request_complete:
             connection.closing = True  # nobody waits for the rest of the request
         if connection.closing and head.status != 101:
-            head.headers.fields.append((b"connection", b"close"))
+            head.headers.lines.append(b"connection: close")
         elif not minor:
-            head.headers.fields.append((b"connection", b"keep-alive"))
+            head.headers.lines.append(b"connection: keep-alive")
         data = response_bytes(head, chunked)
         self._chunked_down = chunked
         if body:

@@ -1,6 +1,6 @@
 """What all filter chains of one worker share: the configuration of now, clocks, TLS contexts, statistics, logs.
 
-Owns:   the reference that a Commit swaps (`snapshot`), the access-log writers.
+Owns:   the reference that a Commit swaps (`snapshot`), the access-log writers, counts of requests that no host got.
 Not:    how a snapshot is made from what the supervisor sends, accepting (agent.listener), requests (agent.proxy).
 Invariants: a snapshot is never changed after it is published; whoever has taken a cluster or route from one keeps it.
         Times: seconds of time.monotonic.
@@ -19,6 +19,7 @@ from agent.upstream.clusters import UpstreamCluster
 from agent.upstream.tls import TlsContexts
 from agent.upstream.wheel import TimerWheel
 
+MAX_UNSERVED = 1000  # clusters, within one second
 STANDARD_STREAMS = frozenset({"/dev/stdout", "/dev/stderr"})
 
 
@@ -39,6 +40,7 @@ class Runtime:
     __slots__ = (
         "_log_path",
         "_logs",
+        "_unserved",
         "clock",
         "node",
         "rng",
@@ -72,6 +74,18 @@ class Runtime:
         self.snapshot = Snapshot(0, {}, {})
         self._log_path = log_path
         self._logs: dict[Path, AccessLogWriter] = {}
+        self._unserved: dict[str, int] = {}
+
+    def note_unserved(self, cluster: str) -> None:
+        """A request failed that no host of the cluster got: there is no such cluster, no healthy host, or no room."""
+        count = self._unserved.get(cluster, 0)
+        if count or len(self._unserved) < MAX_UNSERVED:
+            self._unserved[cluster] = count + 1
+
+    def take_unserved(self) -> tuple[tuple[str, str, int, int, int, int], ...]:
+        """These requests since the last call as rows of StatsDelta.hosts, of the host without a name."""
+        taken, self._unserved = self._unserved, {}
+        return tuple((cluster, "", count, 0, count, 0) for cluster, count in taken.items())
 
     def access_log(self, path: str) -> AccessLogWriter:
         """The writer of a log file, shared by all that name it."""

@@ -1,15 +1,16 @@
-"""The Reports stream: instances with their health, and ejections, told to the control plane.
+"""The Reports stream: instances with their health, and ejections, told to the control plane; client status when asked.
 
 Owns:   the stream, its sequence numbers, heartbeats, sending everything again after a reconnect.
-Not:    what is told (`Source`), the messages' form (messages).
+Not:    what is told (`Source`), the messages' form (messages), the client status itself (agent.xds.status).
 Source: proto/mesh/api/v1/report.proto.
 Invariants: the first messages of every stream are Hello and both full sets; a set is sent again only when it changed;
         at most one set of each kind waits (the newest); something is sent at least every HEARTBEAT_S; a stream that
-        acknowledges nothing for SILENCE_S is given up.
+        acknowledges nothing for SILENCE_S is given up; of MAX_ASKED questions at once the oldest are left unanswered.
 """
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -28,14 +29,16 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 20.0
 BACKOFF_BASE_S = 0.5
 BACKOFF_MAX_S = 5.0
+MAX_ASKED = 16
 MERGE_S = 0.05  # changes that come together are told together
 
 
 class Source(Protocol):
-    """What is told."""
+    """What is told. `client_status`: a serialised ClientConfig."""
 
     def instances(self) -> tuple[LocalInstance, ...]: ...
     def ejections(self) -> tuple[EjectedHost, ...]: ...
+    def client_status(self, *, contents: bool) -> bytes: ...
 
 
 class ReportClient:
@@ -61,6 +64,7 @@ class ReportClient:
         self._sequence = 0  # the last one sent on this stream
         self._acknowledged_to = 0
         self._told: tuple[Any, Any] = (None, None)  # instances and ejections as last sent on this stream
+        self._asked: deque[report_pb2.ClientStatusRequest] = deque(maxlen=MAX_ASKED)
         self.connected = False
         self.error = ""
         self._sets: dict[int, str] = {}  # sequence -> kind of the sets that are not acknowledged yet
@@ -123,10 +127,11 @@ class ReportClient:
         self._sequence = self._acknowledged_to = 0
         self._told = (None, None)
         self._sets.clear()
+        self._asked.clear()
         await self._send(stream, hello=self._hello)
         while True:
             self._wake.clear()
-            if not await self._tell_changes(stream):
+            if not (await self._tell_changes(stream) or await self._tell_status(stream)):
                 await self._send(stream, heartbeat=report_pb2.Heartbeat())
             if self._clock.monotonic() - self._heard > SILENCE_S:
                 raise _Ended(f"nothing was acknowledged for {SILENCE_S:g} s")
@@ -141,6 +146,16 @@ class ReportClient:
         if before[1] != ejections:
             await self._send(stream, ejections=ejection_set(ejections))
         return before != self._told
+
+    async def _tell_status(self, stream: Any) -> bool:
+        """Answer what was asked. Was there something?"""
+        asked = list(self._asked)
+        self._asked.clear()
+        for question in asked:
+            config = self._source.client_status(contents=not question.exclude_resource_contents)
+            answer = report_pb2.ClientStatus(request_id=question.request_id, client_config=config)
+            await self._send(stream, client_status=answer)
+        return bool(asked)
 
     async def _send(self, stream: Any, **body: Any) -> None:
         self._sequence += 1
@@ -161,6 +176,9 @@ class ReportClient:
 
     def _acknowledged(self, reply: report_pb2.ReportReply) -> None:
         self._heard = self._clock.monotonic()
+        if reply.HasField("client_status_request"):
+            self._asked.append(reply.client_status_request)
+            self._wake.set()
         self._acknowledged_to = max(self._acknowledged_to, reply.acknowledged)
         self._progress.set()
         if not self.connected:

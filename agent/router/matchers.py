@@ -5,14 +5,14 @@ Not:    paths and virtual hosts (agent.router.table).
 Source: Envoy HeaderUtility::matchHeaders and the texts of route_components.proto: a missing field matches nothing, also
         when the matcher is inverted, unless `missing_as_empty`; PRESENT alone looks at presence itself.
         Query parameters are compared as they came, without percent-decoding; the first of several counts.
-Differs: the values of a repeated field are joined by ", " (Envoy: ","), as the rest of the agent sees them.
+        Each line of a repeated field is compared by itself: one that fits is enough.
 """
 
 import re
 
 import re2
 
-from agent.codec.head import RequestHead
+from agent.codec.head import Headers, RequestHead, name_of
 from agent.model.matchers import HeaderMatcher, MatchKind, QueryMatcher, StringMatcher
 
 _OPTIONS = re2.Options()
@@ -87,11 +87,22 @@ class CompiledHeader:
 
     def matches(self, head: RequestHead) -> bool:
         """Does the request have a field (or pseudo header) that fits?"""
-        return self.matches_value(header_value(head, self._name))
+        value = header_value(head, self._name)
+        if value is not None and (b", " in value or b"; " in value):  # as repeated lines are joined
+            return self._matches_each(head.headers, value)
+        return self.matches_value(value)
 
-    def matches_fields(self, index: dict[bytes, bytes]) -> bool:
-        """The same for the fields of a response, by lower-case name."""
-        return self.matches_value(index.get(self._name))
+    def matches_fields(self, headers: Headers) -> bool:
+        """The same for the fields of a response."""
+        value = headers.index.get(self._name)
+        return self.matches_value(value) if value is None else self._matches_each(headers, value)
+
+    def _matches_each(self, headers: Headers, value: bytes) -> bool:
+        """A `value` that may be joined from several lines."""
+        lines = [line for line in headers.lines if name_of(line) == self._name]
+        if self._present or len(lines) < 2:
+            return self.matches_value(value)
+        return any(self._matcher.matches(line.partition(b":")[2].strip(b" \t")) for line in lines) != self._invert
 
 
 def header_value(head: RequestHead, name: bytes) -> bytes | None:

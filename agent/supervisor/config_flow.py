@@ -15,6 +15,7 @@ from typing import Protocol
 from agent.ipc.messages import CLUSTER, KINDS, LOAD_ASSIGNMENT
 from agent.model.cluster import Cluster, LoadAssignment
 from agent.xds import known_good
+from agent.xds.resources import KIND_OF
 from agent.xds.session import AdsSession
 from agent.xds.warming import EMPTY, Published, Tables, Warming
 from mesh.clock import Clock
@@ -56,6 +57,7 @@ class ConfigFlow:
         self._dirty = False
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
+        self._kept = False  # what is on the disk stays
         self.save_error = ""
 
     @property
@@ -74,7 +76,7 @@ class ConfigFlow:
 
     def step(self) -> None:
         """The session holds something else."""
-        self._dirty = True
+        self._dirty = not self._kept
         self._publish()
 
     def tick(self) -> None:
@@ -84,6 +86,15 @@ class ConfigFlow:
         idle = self._saving is None or self._saving.done()
         if self._dirty and idle and self._clock.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self._saving = spawn("save last known good", self._save())
+
+    async def keep(self) -> None:
+        """Write what is not written yet, and no more from then on.
+
+        For the end of an agent: the others are told that its instances leave, and that comes back to it. After a
+        restart without a control plane it must still know them.
+        """
+        await self.close()
+        self._dirty, self._kept = False, True
 
     async def close(self) -> None:
         """Write what is not written yet."""
@@ -104,9 +115,7 @@ class ConfigFlow:
 
     def _publish(self) -> None:
         before = self._published.tables
-        self._published = self._warming.step(
-            self._session.all_held(), self._clock.monotonic(), self._session.absent()
-        )
+        self._published = self._warming.step(self._session.all_held(), self._clock.monotonic(), self._session.absent())
         if not _same(before, self._published.tables):
             self._publisher.publish(self._published.tables)
             self._on_published(self._published.tables)
@@ -114,8 +123,9 @@ class ConfigFlow:
     async def _save(self) -> None:
         self._dirty = False
         self._saved_at = self._clock.monotonic()
-        # What has a TTL ends at a time that is not on the disk.
-        resources = tuple(item for item in self._session.all_held() if not item.has_ttl)
+        # What has a TTL ends at a time that is not on the disk; the roots are in the vault.
+        held = self._session.all_held()
+        resources = tuple(item for item in held if item.type_url in KIND_OF and not item.has_ttl)
         try:
             await asyncio.to_thread(known_good.save, self._state_dir, self._node, resources)
             self.save_error = ""

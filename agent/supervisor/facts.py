@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster as ClusterMessage
+from envoy.config.core.v3.base_pb2 import Node
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener as ListenerMessage
 from envoy.config.route.v3.route_components_pb2 import VirtualHost as VirtualHostMessage
@@ -31,16 +32,18 @@ from agent.model.listener import Listener
 from agent.model.reports import EjectedHost
 from agent.report.client import ReportClient
 from agent.settings import Settings
+from agent.supervisor.bind_gate import BindGate
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections
-from agent.supervisor.node import agent_version
 from agent.supervisor.pool import WorkerPool
 from agent.workloads.registry import Workloads
 from agent.xds.client import AdsClient
 from agent.xds.resources import Held
 from agent.xds.session import AdsSession
+from agent.xds.status import client_config
 from mesh.clock import Clock
+from mesh.version import VERSION
 from mesh.xds import type_url
 
 LISTENERS_WITHIN_S = 10.0  # an xDS server that knows nothing of our instances will never send their listeners
@@ -59,12 +62,14 @@ class Parts:
     """What the facts are gathered from."""
 
     settings: Settings
+    node: Node
     clock: Clock
     totals: Totals
     session: AdsSession
     client: AdsClient
     flow: ConfigFlow
     pool: WorkerPool
+    gate: BindGate
     cells: CellBook
     ejections: Ejections
     workloads: Workloads
@@ -107,7 +112,11 @@ class AgentFacts:
             return f"no configuration yet {reason}".rstrip()
         if not parts.pool.serving:
             return "workers are not up to date"
-        return self._missing_listeners()
+        return next(iter(self._unbound()), "") or self._missing_listeners()
+
+    def _unbound(self) -> list[str]:
+        problems = {**self._parts.gate.problems, **self._parts.pool.bind_problems}
+        return [f"listener {name} is not bound: {why}" for name, why in problems.items()]
 
     def _missing_listeners(self) -> str:
         parts = self._parts
@@ -125,7 +134,7 @@ class AgentFacts:
     def health(self) -> dict[str, Any]:
         """Everything that is not as it should be."""
         parts = self._parts
-        problems = [f"listener {name} is not bound: {why}" for name, why in parts.pool.bind_problems.items()]
+        problems = self._unbound()
         problems += [f"{_short(url)} {name} is refused: {why}" for (url, name), why in parts.session.refused().items()]
         problems += parts.pool.problems()
         problems += parts.flow.waiting
@@ -147,7 +156,7 @@ class AgentFacts:
         parts = self._parts
         ready, why = self.ready()
         return {
-            "version": agent_version(),
+            "version": VERSION,
             "state": "DRAINING" if self.draining else "LIVE" if ready else "INITIALIZING",
             "reason": "" if ready else why,
             "node": {
@@ -159,6 +168,8 @@ class AgentFacts:
             "uptime_s": int(parts.clock.wall() - self._started),
             "control_plane": {
                 "address": parts.settings.control_plane.address,
+                "mode": parts.settings.control_plane.mode,
+                "protocol": parts.settings.control_plane.protocol,
                 "identifier": parts.session.connected_to,
                 "connected": parts.client.health.connected,
                 "synced": parts.session.synced,
@@ -190,11 +201,17 @@ class AgentFacts:
                     "version": state.version,
                     "resources": [_dumped(item) for _, item in sorted(state.held.items())],
                     "refused": dict(sorted(state.refused.items())),
+                    "absent": dict(sorted(state.absent.items())),
                 }
                 for url, state in parts.session.types.items()
             ],
             "waiting": list(parts.flow.waiting),
         }
+
+    def client_status(self) -> dict[str, Any]:
+        """The same as CSDS has it: a ClientConfig without contents."""
+        found = client_config(self._parts.session, self._parts.node)
+        return MessageToDict(found, preserving_proto_field_name=True)
 
     def clusters(self) -> list[dict[str, Any]]:
         """Every cluster that is served, with its hosts: health, ejection and why, limits in use."""

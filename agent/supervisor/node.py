@@ -3,23 +3,20 @@
 Source: envoy/config/core/v3/base.proto; the metadata keys of the xDS node; proto/mesh/api/v1/report.proto.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from envoy.config.core.v3.base_pb2 import Node
 from google.protobuf.json_format import ParseDict
 
 from agent.settings import Settings
 from mesh.api.v1.report_pb2 import Hello
+from mesh.version import VERSION
 
 USER_AGENT = "gossamer-agent"
-
-
-def agent_version() -> str:
-    """Of the installed distribution."""
-    try:
-        return version("gossamer")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
+# What servers may use: TTLs (in SotW wrapped), and load reports of all clusters.
+CLIENT_FEATURES = (
+    "xds.config.supports-resource-ttl",
+    "xds.config.supports-resource-in-sotw",
+    "envoy.lrs.supports_send_all_clusters",
+)
 
 
 def xds_node(settings: Settings) -> Node:
@@ -39,7 +36,8 @@ def xds_node(settings: Settings) -> Node:
             "id": node.name,
             "cluster": "gossamer",
             "userAgentName": USER_AGENT,
-            "userAgentVersion": agent_version(),
+            "userAgentVersion": VERSION,
+            "clientFeatures": list(CLIENT_FEATURES),
             "locality": {
                 "region": node.locality.region,
                 "zone": node.locality.zone,
@@ -58,7 +56,7 @@ def hello(settings: Settings) -> Hello:
         node=node.name,
         address=node.address,
         locality=str(node.locality),
-        version=agent_version(),
+        version=VERSION,
         outbound_address=proxy.outbound_address,
         outbound_port=proxy.outbound_port,
     )

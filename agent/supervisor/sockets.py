@@ -45,11 +45,26 @@ class ListenerSockets:
             made = self._bind(wanted, adopted)
         except OSError as error:
             self._adopted[wanted].extend(adopted)
-            self.problems[listener.name] = f"{listener.address}:{listener.port}: {error.strerror or error}"
+            self.problems[listener.name] = _told(wanted, error)
             return False
         self.problems.pop(listener.name, None)
         self._open[listener.name] = (wanted, made)
         return True
+
+    def why_not(self, listener: Listener) -> str:
+        """Why a listener cannot be bound, without binding it; empty when it is, or can be."""
+        wanted = (listener.address, listener.port)
+        found = self._open.get(listener.name)
+        if (found is not None and found[0] == wanted) or self._adopted.get(wanted):
+            return ""
+        if any(address == wanted for address, _ in self._open.values()):
+            # Another listener of ours has it, which may be about to leave: only what was tried is known.
+            return self.problems.get(listener.name, "")
+        try:
+            _require_free(wanted)
+        except OSError as error:
+            return _told(wanted, error)
+        return ""
 
     def of(self, name: str, slot: int) -> socket.socket | None:
         """The socket of a listener for a slot, None when it is not bound."""
@@ -118,6 +133,10 @@ def _new(address: Address) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setblocking(False)
     return sock
+
+
+def _told(address: Address, error: OSError) -> str:
+    return f"{address[0]}:{address[1]}: {error.strerror or error}"
 
 
 def _address_of(sock: socket.socket) -> Address:

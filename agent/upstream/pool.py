@@ -24,6 +24,7 @@ from agent.model.tls import UpstreamTls
 from agent.stats import names
 from agent.upstream.connection import UpstreamConnection
 from agent.upstream.tls import TlsError, peer_allowed, peer_id, peer_names
+from agent.upstream.tls_transport import connect_tls
 from mesh.tasks import spawn
 
 if TYPE_CHECKING:
@@ -168,18 +169,13 @@ class Pool:
 
     async def _open(self, connection: Dialled) -> None:
         endpoint, tls = self._endpoint, self._tls
-        loop = asyncio.get_running_loop()
-        context = self._cluster.tls_contexts.client(tls, self._identity) if tls is not None else None
-        protocol: Any = connection  # duck-typed: a base of asyncio would be a second one
-        await loop.create_connection(
-            lambda: protocol,
-            endpoint.address,
-            endpoint.port,
-            ssl=context,
-            server_hostname=(tls.sni or "") if tls is not None else None,
-        )
         if tls is not None:
+            context = self._cluster.tls_contexts.client(tls, self._identity)
+            await connect_tls(connection, endpoint.address, endpoint.port, context, tls.sni)
             self._check_peer(connection, tls)
+            return
+        protocol: Any = connection  # duck-typed: a base of asyncio would be a second one
+        await asyncio.get_running_loop().create_connection(lambda: protocol, endpoint.address, endpoint.port)
 
     def _check_peer(self, connection: Dialled, tls: UpstreamTls) -> None:
         uris, dns = peer_names(connection.transport)

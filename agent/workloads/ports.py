@@ -10,12 +10,12 @@ Invariants: a choice is kept for its key for ever, over restarts and re-registra
 
 import errno
 import json
-import os
 import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mesh.errors import ErrorCode, MeshError
+from mesh.replace_file import replace_file
 
 FILE = "ports.json"
 SCHEMA = 1
@@ -79,14 +79,8 @@ def load(folder: Path) -> tuple[dict[str, dict[str, int]], str]:
 
 def save(folder: Path, books: Collection[PortBook]) -> None:
     """Replace the file. Raises OSError."""
-    path = folder / FILE
-    scratch = path.with_suffix(".new")
     data = json.dumps({"schema": SCHEMA, **{book.kind: book.chosen for book in books}}).encode()
-    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    replace_file(folder / FILE, data)
 
 
 def in_use(host: str, port: int) -> bool:

@@ -8,7 +8,6 @@ Invariants: ids are unique; a service of the config file is changed by that file
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from agent.workloads.health import PENDING, UNCHECKED, Health, Result, Threshold
 from mesh.clock import Clock
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import get_logger
+from mesh.replace_file import replace_file
 
 _log = get_logger(__name__)
 
@@ -271,14 +271,9 @@ class Workloads:
     def _save(self) -> None:
         """Write registrations and ports. Raises UNAVAILABLE."""
         path = self._state_dir / FILE
-        scratch = path.with_suffix(".new")
         tables = [table_of(item.service) for item in self._services.values() if not item.from_file]
         try:
-            with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(json.dumps({"schema": SCHEMA, "services": tables}).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
+            replace_file(path, json.dumps({"schema": SCHEMA, "services": tables}).encode())
             ports.save(self._state_dir, (self._inbound, self._outbound))
         except OSError as error:
             raise MeshError(ErrorCode.UNAVAILABLE, f"not stored: {error}", subject=str(path)) from error

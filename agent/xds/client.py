@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from agent.xds.session import AdsSession, Outcome, Request
 from mesh.clock import Clock
+from mesh.errors import MeshError
 from mesh.logs import get_logger
 from mesh.resilience.backoff import Backoff
 
@@ -107,7 +108,12 @@ class AdsClient:
         """One stream from its opening to its end. Was it a good one?"""
         self.health.attempts += 1
         begun = self._clock.monotonic()
-        async with self._connect() as channel:
+        try:
+            opened = self._connect()
+        except MeshError as error:  # a certificate's file is gone, perhaps for a moment
+            self._ended(str(error))
+            return False
+        async with opened as channel:
             stream = self._stream = channel.stream_stream(
                 self._session.method,
                 request_serializer=None,

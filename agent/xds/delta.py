@@ -48,7 +48,7 @@ class DeltaSession(AdsSession):
     def _subscription(self, url: str, state: TypeState, before: set[str] | None, wanted: set[str]) -> Request | None:
         if before is None:
             versions = {
-                name: item.version if self._tell_versions else _ANOTHER_VERSION
+                name: item.version if self._tell_versions and not self._usable(item.decoded) else _ANOTHER_VERSION
                 for name, item in state.held.items()
                 if covers(wanted, name)
             }

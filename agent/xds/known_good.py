@@ -13,13 +13,13 @@ Invariants: the file is replaced as a whole, by rename; a damaged line costs tha
 import base64
 import binascii
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.xds.resources import KIND_OF, Decode, Held
+from mesh.replace_file import replace_file
 
 FILE = "last-known-good"
 SCHEMA = 1
@@ -61,16 +61,11 @@ def load(folder: Path, node: str, decode: Decode) -> Loaded:
 
 def save(folder: Path, node: str, resources: Iterable[Held]) -> None:
     """Replace the file. Raises OSError."""
-    path = folder / FILE
-    scratch = path.with_suffix(".new")
-    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(_line([SCHEMA, node]))
-        for item in resources:
-            body = base64.b64encode(item.body).decode()
-            file.write(_line([item.type_url, item.name, item.version, body]))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    lines = [_line([SCHEMA, node])]
+    for item in resources:
+        body = base64.b64encode(item.body).decode()
+        lines.append(_line([item.type_url, item.name, item.version, body]))
+    replace_file(folder / FILE, b"".join(lines))
 
 
 def _line(value: list[object]) -> bytes:

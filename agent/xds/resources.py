@@ -25,11 +25,12 @@ WILDCARD = "*"
 class Decoded:
     """What a resource brings to the workers' tables, as (kind, name, value), and the resources that it names.
 
-    `needs`: (type URL, name); the name is WILDCARD where everything of the type is wanted.
+    `needs`: (type URL, name); the name is WILDCARD where everything of the type is wanted. `trust_pem`: of a secret.
     """
 
     values: tuple[tuple[str, str, Config], ...]
     needs: frozenset[tuple[str, str]] = frozenset()
+    trust_pem: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

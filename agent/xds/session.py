@@ -21,7 +21,7 @@ Invariants: a subscription is a wildcard for Listener and Cluster, by name for t
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from envoy.config.core.v3.base_pb2 import Node
@@ -124,10 +124,13 @@ class AdsSession(ABC):
         known: Iterable[Held] = (),
         *,
         always: Mapping[str, frozenset[str]] | None = None,
+        usable: Callable[[Decoded], str] = lambda _: "",
     ) -> None:
-        """`always`: type URL -> names that are wanted whatever is held."""
+        """`always`: type URL -> names that are wanted whatever is held; `usable`: why what decodes cannot be used on
+        this machine at present, or nothing. What is held and not usable is asked for again with every stream."""
         self._node = node
         self._decode = decode
+        self._usable = usable
         self._always = dict(always or {})
         self.types: dict[str, TypeState] = {url: TypeState() for url in _ORDER}
         self.connected_to = ""  # control_plane.identifier of this stream
@@ -201,10 +204,10 @@ class AdsSession(ABC):
     def on_time(self, now: float) -> Outcome:
         """Call about twice a second, on a stream or not: TTLs end, waits for names end, slow answers are due."""
         changed = False
-        for url, state in self.types.items():
+        for state in self.types.values():
             for name in [name for name, at in state.expires.items() if at <= now]:
                 changed = self._release(state, name) or changed
-                self._expired(url, state, name)
+                state.version = ""  # what is held is not what that version was
             for name in [name for name, since in state.asked.items() if now - since >= ABSENT_AFTER_S]:
                 del state.asked[name]
                 state.absent[name] = f"no answer within {ABSENT_AFTER_S:g} s"
@@ -217,15 +220,13 @@ class AdsSession(ABC):
 
     # --- what the protocols add -------------------------------------------------------------------------------
 
+    @abstractmethod
     def _opened(self, *, resume: bool) -> None:
         """A stream begins."""
 
     @abstractmethod
     def _subscription(self, url: str, state: TypeState, before: set[str] | None, wanted: set[str]) -> Request | None:
         """The request that changes a subscription to `wanted`; `before` None: the first of its type on the stream."""
-
-    def _expired(self, url: str, state: TypeState, name: str) -> None:
-        """A resource's TTL has ended."""
 
     def _decoded(self, url: str, name: str, body: bytes) -> Decoded | str:
         return self._decode(url, name, body)
@@ -260,7 +261,8 @@ class AdsSession(ABC):
         assert item.body is not None
         held = state.held.get(item.name)
         same = held is not None and held.body == item.body
-        return held.decoded if held is not None and same else self._decoded(url, item.name, item.body)
+        decoded = held.decoded if held is not None and same else self._decoded(url, item.name, item.body)
+        return decoded if isinstance(decoded, str) else self._usable(decoded) or decoded
 
     def _accept(self, url: str, state: TypeState, item: Arrived, decoded: Decoded, now: float) -> bool:
         """Hold it. Is anything different now?"""
@@ -382,7 +384,7 @@ class AdsSession(ABC):
 
     def _subscribe(self, url: str, state: TypeState, wanted: set[str], now: float) -> Request | None:
         before = state.subscribed
-        if before is None and not wanted or before == wanted:
+        if (before is None and not wanted) or before == wanted:
             return None
         state.subscribed = wanted
         for name in wanted - (before or set()) - {WILDCARD}:

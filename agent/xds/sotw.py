@@ -13,7 +13,7 @@ Source: xds_protocol.rst; control-plane.md 5, rules 2-4, 7-10, 24, 25, 27.
 Invariants: a Listener or Cluster that a response leaves out is gone; other types are only let go by asking no more. A
         response in which some resource has no readable name takes nothing away. There are no virtual hosts by name: a
         RouteConfiguration that says vhds is refused.
-Differs: Envoy refuses a response with one bad resource as a whole for some types; here the good ones are used (rule 27).
+Differs: Envoy refuses a response with one bad resource as a whole for some types; here the good ones are used (27).
 """
 
 from collections.abc import Iterable
@@ -82,7 +82,8 @@ class SotwSession(AdsSession):
             return None  # known from the disk, of a time with the other protocol
         if before is None:
             whole = not state.refused and all(name in state.held for name in wanted - {WILDCARD})
-            if not (self._tell_versions and whole):
+            usable = not any(self._usable(item.decoded) for item in state.held.values())
+            if not (self._tell_versions and whole and usable):
                 state.version = ""
         return self._request(url)
 
@@ -105,9 +106,6 @@ class SotwSession(AdsSession):
         """What waits to be answered is answered otherwise: only the newest response of a type needs it."""
         self._open.pop(url, None)
         self._later = [item for item in self._later if item[1] != url]
-
-    def _expired(self, url: str, state: TypeState, name: str) -> None:
-        state.version = ""  # what is held is not what that version was
 
     def _decoded(self, url: str, name: str, body: bytes) -> Decoded | str:
         decoded = super()._decoded(url, name, body)
