@@ -11,10 +11,12 @@ Invariants: the result depends on the arguments only. The same objects are retur
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TypeVar
 
 from controlplane.compiler.findings import host_findings, object_findings, peer_findings
 from controlplane.compiler.memo import Memo
+from controlplane.compiler.object_findings import selector_findings, selector_of
 from controlplane.compiler.proxies import ProxyCompiler
 from controlplane.compiler.scopes import ScopeCompiler
 from controlplane.compiler.types import Compiled, Condition
@@ -28,6 +30,7 @@ from mesh.vocabulary import ObjectRef
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+_SHOWN = 8  # messages of one condition
 _SCOPES = 4096
 _PROXIES = 8192
 
@@ -85,15 +88,22 @@ class Findings:
         self._views: PersistentMap[str, ServiceView] = PersistentMap()
         self._by_object: dict[ObjectRef, tuple[Condition, ...]] = {}
         self._by_host: dict[str, tuple[Condition, ...]] = {}
+        self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
         self._all: tuple[Condition, ...] = ()
 
     def of(self, mesh: MeshState) -> tuple[Condition, ...]:
         """The conditions of `mesh`; the same object while nothing changed."""
-        if mesh.objects is self._objects and mesh.views is self._views:
-            return self._all
+        if mesh.objects is not self._objects or mesh.views is not self._views:
+            combined = merged(self.each(mesh))
+            self._all = self._all if combined == self._all else combined
+        return self._all
+
+    def each(self, mesh: MeshState) -> set[Condition]:
+        """The same one by one: an object may have several of one type."""
         for ref in mesh.objects.changed_since(self._objects):
             item = mesh.objects.get(ref)
             _note(self._by_object, ref, tuple(object_findings(item)) if item is not None else ())
+            self._note_selector(ref, item)
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
@@ -102,9 +112,14 @@ class Findings:
         for namespace in mesh.peer_namespaces():
             in_root = namespace == mesh.settings.root_namespace
             found.update(peer_findings(mesh.peer_authentications(namespace), in_root=in_root))
-        combined = merged(found)
-        self._all = self._all if combined == self._all else combined
-        return self._all
+        found.update(item for rule in self._selecting.values() for item in selector_findings(rule, mesh))
+        return found
+
+    def _note_selector(self, ref: ObjectRef, item: PolicyObject | None) -> None:
+        if item is not None and selector_of(item):
+            self._selecting[ref] = item
+        else:
+            self._selecting.pop(ref, None)
 
 
 def merged(found: set[Condition]) -> tuple[Condition, ...]:
@@ -117,8 +132,9 @@ def merged(found: set[Condition]) -> tuple[Condition, ...]:
 
 def _joined(found: list[Condition]) -> Condition:
     first = found[0]
-    message = "; ".join(dict.fromkeys(item.message for item in found))
-    return Condition(first.ref, first.type, first.status, first.reason, message, first.code)
+    messages = list(dict.fromkeys(item.message for item in found))
+    more = f" and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
+    return replace(first, message="; ".join(messages[:_SHOWN]) + more)
 
 
 def _note(known: dict[K, tuple[Condition, ...]], key: K, found: tuple[Condition, ...]) -> None:

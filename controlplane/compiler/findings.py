@@ -13,6 +13,7 @@ from controlplane.compiler.limits import (
     resolution_problem,
     virtual_service_limits,
 )
+from controlplane.compiler.object_findings import http2_findings, unreachable_findings, unverified_findings
 from controlplane.compiler.services import client_rule, scoped_rule
 from controlplane.compiler.types import Condition
 from controlplane.model.destination_rules import losers, merge_group, rule_host
@@ -20,10 +21,10 @@ from controlplane.model.peer_authentication import has_selector, shadowed
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.services import Service
 from controlplane.model.views import ServiceView, Target
-from controlplane.model.virtual_services import chosen, destination_host, hosts_of, route_destinations
+from controlplane.model.virtual_services import chosen, destination_host, hosts_of
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.hosts import is_wildcard
-from controlplane.policy.http_route import Destination
+from controlplane.policy.http_route import Destination, HTTPRoute
 from controlplane.policy.kinds import DESTINATION_RULE, SERVICE_ENTRY, VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.selector import selects
@@ -36,9 +37,11 @@ NOT_FOUND = "ReferencedResourceNotFound"
 _SHOWN = 8
 
 
-def condition(rule: PolicyObject, kind: str, reason: str, message: str, code: str = "") -> Condition:
-    """Something that needs attention."""
-    return Condition(rule.ref, kind, "True", reason, message, code)
+def condition(
+    rule: PolicyObject, kind: str, reason: str, message: str, code: str = "", path: str = ""
+) -> Condition:  # fmt: skip
+    """Something that needs attention. `path`: the field that it is about."""
+    return Condition(rule.ref, kind, "True", reason, message, code, path)
 
 
 def object_findings(rule: PolicyObject, dialect: Dialect = Dialect.GOSSAMER) -> Iterator[Condition]:
@@ -50,16 +53,22 @@ def object_findings(rule: PolicyObject, dialect: Dialect = Dialect.GOSSAMER) -> 
         fields = destination_rule_limits(rule.spec_as(DestinationRule), dialect)
     elif rule.kind is SERVICE_ENTRY:
         yield from _resolution(rule, dialect)
+    if dialect is Dialect.GOSSAMER:
+        yield from unreachable_findings(rule)
+        yield from unverified_findings(rule)
+        yield from http2_findings(rule)
     if fields:
         who = {Dialect.GOSSAMER: "Gossamer agents do", Dialect.GRPC: "gRPC clients do", Dialect.ENVOY: "Envoys do"}
         message = f"{who[dialect]} not enforce {', '.join(fields[:_SHOWN])}" + _more(fields)
-        yield condition(rule, "NotEnforced", "UnsupportedField", message)
+        yield condition(rule, "NotEnforced", "UnsupportedField", message, path=fields[0])
 
 
 def _resolution(rule: PolicyObject, dialect: Dialect) -> Iterator[Condition]:
     problem = resolution_problem(rule.spec_as(ServiceEntry), dialect)
     if problem:
-        yield condition(rule, "NotEnforced", "UnsupportedField", f"spec.resolution: {problem}")
+        yield condition(
+            rule, "NotEnforced", "UnsupportedField", f"spec.resolution: {problem}", path="spec.resolution"
+        )  # fmt: skip
 
 
 def grpc_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
@@ -101,7 +110,7 @@ def peer_findings(policies: Iterable[PolicyObject], *, in_root: bool) -> Iterato
         for item in known:
             if has_selector(item):
                 message = "a selector in the root namespace selects nothing; write it into the workloads' namespace"
-                yield condition(item, "NotEnforced", "SelectorInRootNamespace", message)
+                yield condition(item, "NotEnforced", "SelectorInRootNamespace", message, path="spec.selector")
 
 
 def host_findings(view: ServiceView, settings: MeshSettings) -> Iterator[Condition]:
@@ -130,6 +139,7 @@ def _portless(view: ServiceView, service: Service) -> Iterator[Condition]:
         "NoMatchingPort",
         f"port {number} (targetPort {target}) fits no port of {workload.id}, which has {ports}"
         + _more(view.portless, shown=1),
+        path=next((f"spec.ports[{index}]" for index, own in enumerate(service.ports) if own.number == number), ""),
     )
 
 
@@ -148,7 +158,7 @@ def _destination_rules(view: ServiceView, settings: MeshSettings) -> Iterator[Co
         if view.service is None:
             if not is_wildcard(view.host):
                 message = f"spec.host: there is no service {view.host}"
-                yield condition(rule, NOT_FOUND, "UnknownHost", message, "IST0174")
+                yield condition(rule, NOT_FOUND, "UnknownHost", message, "IST0174", "spec.host")
         else:
             yield from _empty_subsets(view, rule)
 
@@ -156,14 +166,15 @@ def _destination_rules(view: ServiceView, settings: MeshSettings) -> Iterator[Co
 def _empty_subsets(view: ServiceView, rule: PolicyObject) -> Iterator[Condition]:
     workloads = {id(item.workload): item.workload for own in view.endpoints.values() for item in own}.values()
     empty = [
-        subset
-        for subset in rule.spec_as(DestinationRule).subsets
+        (index, subset)
+        for index, subset in enumerate(rule.spec_as(DestinationRule).subsets)
         if not any(selects(subset.labels, workload.labels) for workload in workloads)
     ]
     if empty:
-        names = ", ".join(f"{item.name} ({_pairs(item.labels.items())})" for item in empty[:_SHOWN])
+        names = ", ".join(f"{item.name} ({_pairs(item.labels.items())})" for _, item in empty[:_SHOWN])
         message = f"no instance is selected by subset {names}{_more(empty)}; {instances_hint(view.host, view.target)}"
-        yield condition(rule, "SubsetSelectsNothing", "NoMatchingInstance", message, "IST0173")
+        path = f"spec.subsets[{empty[0][0]}]"
+        yield condition(rule, "SubsetSelectsNothing", "NoMatchingInstance", message, "IST0173", path)
 
 
 # --- VirtualServices
@@ -174,29 +185,47 @@ def _virtual_service(view: ServiceView, rule: PolicyObject, settings: MeshSettin
     if winners and rule not in winners:
         why = "is older" if winners[0].age_key <= rule.age_key else "is for this namespace alone"
         message = f"{winners[0].ref} {why} and decides for {view.host}; this one has no effect for it"
-        yield condition(rule, "Conflict", "OtherObjectWins", message, "IST0109")
+        hosts = hosts_of(rule, settings.domain_suffix)
+        yield condition(
+            rule, "Conflict", "OtherObjectWins", message, "IST0109", f"spec.hosts[{hosts.index(view.host)}]"
+        )  # fmt: skip
     found = Destinations()
     for index, http in enumerate(rule.spec_as(VirtualService).http):
-        for destination in route_destinations(http):
-            _examine(view, rule, destination, f"spec.http[{index}]", settings, found)
-    if missing := found.missing():
-        yield condition(rule, NOT_FOUND, "UnknownDestination", _joined(missing), "IST0101")
-    if found.unclear:
-        yield condition(rule, "NoPort", "PortRequired", _joined(found.unclear), "IST0112")
+        for path, destination in _located(http):
+            _examine(view, rule, destination, f"spec.http[{index}]", path, settings, found)
+    for message, path in found.missing():
+        yield condition(rule, NOT_FOUND, "UnknownDestination", message, "IST0101", path)
+    for message, path in found.unclear:
+        yield condition(rule, "NoPort", "PortRequired", message, "IST0112", path)
+
+
+def _located(http: HTTPRoute) -> Iterator[tuple[str, Destination]]:
+    """Every destination of a rule with its path within the rule."""
+    for index, target in enumerate(http.route):
+        if target.destination is not None:
+            yield f"route[{index}].destination", target.destination
+    for index, mirror in enumerate(http.mirrors):
+        if mirror.destination is not None:
+            yield f"mirrors[{index}].destination", mirror.destination
+    if http.mirror is not None:
+        yield "mirror", http.mirror
 
 
 class Destinations:
-    """What is wrong with the destinations of one VirtualService."""
+    """What is wrong with the destinations of one VirtualService: words and path."""
 
     def __init__(self) -> None:
-        self.absent: list[str] = []
-        self.subsets: dict[tuple[str, str], list[str]] = {}  # (host, hint) -> names
-        self.unclear: list[str] = []
+        self.absent: list[tuple[str, str]] = []
+        self.subsets: dict[tuple[str, str], dict[str, str]] = {}  # (host, hint) -> name -> path
+        self.unclear: list[tuple[str, str]] = []
 
-    def missing(self) -> list[str]:
+    def missing(self) -> list[tuple[str, str]]:
         """In words, the subsets of one host together."""
-        subsets = ((list(dict.fromkeys(names)), host, hint) for (host, hint), names in self.subsets.items())
-        return [*self.absent, *(_undefined(names, host, hint) for names, host, hint in subsets)]
+        subsets = [
+            (_undefined(list(names), host, hint), next(iter(names.values())))
+            for (host, hint), names in self.subsets.items()
+        ]
+        return [*self.absent, *subsets]
 
 
 def _undefined(names: list[str], host: str, hint: str) -> str:
@@ -209,6 +238,7 @@ def _examine(
     rule: PolicyObject,
     destination: Destination,
     path: str,
+    place: str,
     settings: MeshSettings,
     found: Destinations,
 ) -> None:
@@ -218,18 +248,19 @@ def _examine(
     service = target.service
     number = destination.port_number
     if service is None:
-        found.absent.append(f"{path}: there is no service {host}")
+        found.absent.append((f"{path}: there is no service {host}", f"{path}.{place}.host"))
         return
     if number is not None and service.port(number) is None:
-        found.absent.append(f"{path}: {host} has no port {number}, only {_ports(service)}")
+        message = f"{path}: {host} has no port {number}, only {_ports(service)}"
+        found.absent.append((message, f"{path}.{place}.port.number"))
         return
     if destination.subset and client_rule(host, target, Caller(namespace), settings).subset(destination.subset) is None:
-        found.subsets.setdefault((host, instances_hint(host, target)), []).append(destination.subset)
+        names = found.subsets.setdefault((host, instances_hint(host, target)), {})
+        names.setdefault(destination.subset, f"{path}.{place}.subset")
     listener = view.service.ports if view.service is not None else ()
     if number is None and service.only_port is None and any(service.port(own.number) is None for own in listener):
-        found.unclear.append(
-            f"{path}: {host} has several ports ({_ports(service)}); name one in destination.port.number"
-        )
+        message = f"{path}: {host} has several ports ({_ports(service)}); name one in destination.port.number"
+        found.unclear.append((message, f"{path}.{place}"))
 
 
 def instances_hint(host: str, target: Target) -> str:
@@ -243,12 +274,6 @@ def instances_hint(host: str, target: Target) -> str:
         return f"the instances of {short} differ in no label"
     shown = ", ".join(f"{key}={value}" for key, value in telling[:_SHOWN])
     return f"{short} has instances labelled {shown}{_more(telling)}"
-
-
-def _joined(messages: list[str]) -> str:
-    """Without duplicates, in order, bounded."""
-    unique = list(dict.fromkeys(messages))
-    return "; ".join(unique[:_SHOWN]) + _more(unique)
 
 
 def _ports(service: Service) -> str:

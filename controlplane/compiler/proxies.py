@@ -8,6 +8,7 @@ Invariant: nothing is made anew while the proxy's node view and the tested label
 
 from collections.abc import Iterator
 
+from controlplane.compiler.grpc import build_grpc_server_listener
 from controlplane.compiler.listeners import (
     InboundInputs,
     OutboundInputs,
@@ -42,10 +43,8 @@ class ProxyCompiler:
         self.compiled = _NOTHING
 
     def compile(self, mesh: MeshState) -> Compiled:
-        """Bring everything up to `mesh`. gRPC clients have nothing of their own."""
+        """Bring everything up to `mesh`. A gRPC client has nothing of its own, a gRPC server its Listeners."""
         self.revision = mesh.revision
-        if self._proxy.dialect is Dialect.GRPC:
-            return self.compiled
         node = mesh.node_views.get(self._proxy.id)
         known = self._inputs
         if known is not None and known[0] is node and known[1] is mesh.tested_labels:
@@ -58,10 +57,14 @@ class ProxyCompiler:
         return self.compiled
 
     def _resources(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
-        yield from self._outbound(mesh, node)
+        grpc = self._proxy.dialect is Dialect.GRPC
+        if not grpc:
+            yield from self._outbound(mesh, node)
         for inbound in node.inbounds if node is not None else ():
             inputs = self._inbound_inputs(mesh, inbound)
-            if inputs is not None:
+            if inputs is not None and grpc:
+                yield self._memo.build("Listener", inputs, build_grpc_server_listener)
+            elif inputs is not None:
                 yield self._memo.build("Listener", inputs, build_inbound_listener)
                 yield self._memo.build("Cluster", inputs, build_inbound_cluster)
 
@@ -108,14 +111,26 @@ class ProxyCompiler:
     def _mode(self, inbound: Inbound) -> MutualTLSMode | None:
         """The mode as far as the proxy can keep it; None = the port stays closed."""
         if self._proxy.tls or inbound.mode is MutualTLSMode.DISABLE:
-            return inbound.mode
+            return MutualTLSMode.STRICT if self._is_stricter(inbound) else inbound.mode
         return None if inbound.mode is MutualTLSMode.STRICT else MutualTLSMode.DISABLE
 
+    def _is_stricter(self, inbound: Inbound) -> bool:
+        """A gRPC server cannot tell TLS from plaintext on one port: with certificates it takes mTLS only."""
+        grpc = self._proxy.dialect is Dialect.GRPC and self._proxy.tls
+        return grpc and inbound.mode is MutualTLSMode.PERMISSIVE
+
     def _conditions(self, node: NodeView | None) -> Iterator[Condition]:
-        """Ports that stay closed, on the policy that closes them."""
+        """Ports that stay closed, or are stricter than asked, on the policy that says so."""
         for inbound in node.inbounds if node is not None else ():
+            policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]
+            if self._is_stricter(inbound):
+                for policy in policies[-1:]:
+                    message = (
+                        f"PERMISSIVE is STRICT for the gRPC server {inbound.instance.id} on {self._proxy.id}: "
+                        "it cannot tell TLS from plaintext on one port"
+                    )
+                    yield Condition(policy.ref, "Approximated", "True", "GrpcServer", message)
             if self._mode(inbound) is None:
-                policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]
                 for policy in policies[-1:]:
                     message = (
                         f"{self._proxy.id} has no certificates: port {inbound.port.inbound_port} of "

@@ -14,19 +14,26 @@ from google.protobuf.message import Message
 from controlplane.compiler.types import Resource, Source
 from controlplane.policy.objects import PolicyObject
 from mesh.xds.codec import pack_any, serialize, version_of
+from mesh.xds.type_url import CLUSTER, LISTENER, VIRTUAL_HOST
 
 ADS = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
 
 
+# A route configuration is of all services together, and endpoints without their cluster mean nothing.
+_MAY_EXPIRE = frozenset({LISTENER, CLUSTER, VIRTUAL_HOST})
+
+
 def make_resource(type_url: str, name: str, message: Message, sources: tuple[Source, ...] = ()) -> Resource:
-    """Serialise `message`."""
+    """Serialise `message`. It lives as long as the shortest-lived of its sources."""
     body = serialize(message)
-    return Resource(type_url, name, version_of(body), body, pack_any(type_url, body), sources)
+    ttl_s = min((source.ttl_s for source in sources if source.ttl_s), default=0.0) if type_url in _MAY_EXPIRE else 0.0
+    version = version_of(body) + (f".{ttl_s:g}s" if ttl_s else "")
+    return Resource(type_url, name, version, body, pack_any(type_url, body), sources, ttl_s)
 
 
 def sources_of(objects: Iterable[PolicyObject | None]) -> tuple[Source, ...]:
     """The objects at their generations, without duplicates, sorted."""
-    found = {Source(item.ref, item.metadata.generation) for item in objects if item is not None}
+    found = {Source(item.ref, item.metadata.generation, item.ttl_s) for item in objects if item is not None}
     return tuple(sorted(found, key=lambda source: (source.ref, source.generation)))
 
 

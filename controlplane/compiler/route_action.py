@@ -24,6 +24,7 @@ from controlplane.compiler.filters.hash_policy import hash_policy
 from controlplane.compiler.header_operations import authority, set_header_operations
 from controlplane.compiler.resources import duration
 from controlplane.compiler.retries import retry_policy
+from controlplane.model.services import Port
 from controlplane.policy.http_route import (
     DEFAULT_RETRIES,
     HTTPRedirect,
@@ -43,6 +44,7 @@ _CODES: Mapping[int, Any] = {
     307: RedirectAction.TEMPORARY_REDIRECT,
     308: RedirectAction.PERMANENT_REDIRECT,
 }
+_NOT_IMPLEMENTED = 501
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 DestinationKey = tuple[str, str, int]  # host, subset, port as written; 0 = none
@@ -50,9 +52,11 @@ DestinationKey = tuple[str, str, int]  # host, subset, port as written; 0 = none
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedDestination:
-    """Where a destination leads for one dialect. `hashing`: how its hosts are chosen, if by hash."""
+    """Where a destination leads for one dialect. `hashing`: how its hosts are chosen, if by hash. `beyond`: the port as
+    `host:port` when proxies of the dialect do not speak its protocol."""
 
     cluster: str
+    beyond: str = ""
     hashing: ConsistentHashLB | None = None
 
 
@@ -62,6 +66,12 @@ class Forwarding:
 
     targets: tuple[tuple[HTTPRouteDestination, ResolvedDestination], ...]
     mirrors: tuple[tuple[ResolvedDestination, float], ...] = ()  # with percent
+
+
+def beyond_agents(host: str, port: Port | None, dialect: Dialect) -> str:
+    """`host:port` when the port is for HTTP/2, which our agents do not speak to servers; else nothing."""
+    is_beyond = dialect is Dialect.GOSSAMER and port is not None and port.protocol.is_http2
+    return f"{host}:{port.number}" if is_beyond and port is not None else ""
 
 
 def set_action(route: Route, rule: HTTPRoute, forwarding: Forwarding, dialect: Dialect) -> None:
@@ -80,6 +90,9 @@ def set_action(route: Route, rule: HTTPRoute, forwarding: Forwarding, dialect: D
 
 def set_default_action(route: Route, target: ResolvedDestination, dialect: Dialect) -> None:
     """What happens to a service without a VirtualService: default retries, no time-out."""
+    if target.beyond:
+        _refuse(route, target.beyond)
+        return
     action = route.route
     action.cluster = target.cluster
     _set_times(action, None, dialect)
@@ -87,9 +100,21 @@ def set_default_action(route: Route, target: ResolvedDestination, dialect: Diale
     _set_hash(action, [target])
 
 
+def _refuse(route: Route, port: str) -> None:
+    """Say plainly what would else end as a protocol error that counts against a healthy host."""
+    body = f"{port} is for HTTP/2, which this agent does not speak to servers; call it from Envoy or a gRPC client\n"
+    route.direct_response.CopyFrom(
+        DirectResponseAction(status=_NOT_IMPLEMENTED, body=DataSource(inline_bytes=body.encode()))
+    )
+
+
 def _forward(route: Route, rule: HTTPRoute, forwarding: Forwarding, dialect: Dialect) -> None:
-    action = route.route
     targets = forwarding.targets
+    beyond = next((target.beyond for _, target in targets if target.beyond), "")
+    if beyond:
+        _refuse(route, beyond)
+        return
+    action = route.route
     _set_times(action, rule.timeout_s, dialect)
     _set_retries(action, rule, [target for _, target in targets], dialect)
     _set_rewrite(action, rule)

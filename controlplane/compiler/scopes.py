@@ -22,6 +22,7 @@ from controlplane.compiler.findings import grpc_findings, shared_cluster_finding
 from controlplane.compiler.grpc import build_grpc_listener, grpc_listeners
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import ADS, make_resource
+from controlplane.compiler.secrets import build_trust, bundle
 from controlplane.compiler.services import HostPlan
 from controlplane.compiler.types import Compiled, Condition, Resource, Source
 from controlplane.compiler.virtual_hosts import UNKNOWN_HOST, build_virtual_host, unknown_host
@@ -36,6 +37,7 @@ from mesh.xds.names import virtual_host_resource
 
 Part = Mapping[tuple[str, str], Resource]  # by type and name
 
+_TRUST = "/trust"  # a part beside those of hosts; no host has a slash
 _MAX_DIRECT_BODY = 1024 * 1024
 
 
@@ -58,12 +60,13 @@ class ScopeCompiler:
         self._conditions: dict[str, tuple[Condition, ...]] = {}
         self._virtual_hosts: dict[str, Resource] = {}  # of all callers, by resource name; SotW puts them together
         self._resources: dict[str, Mapping[str, Resource]] = {}
+        self._roots: PersistentMap[str, str] | None = None
         self.views: PersistentMap[str, ServiceView] | None = None
         self.compiled = Compiled(resources={})
 
     def compile(self, mesh: MeshState) -> Compiled:
         """Bring everything up to `mesh`."""
-        if self.views is mesh.views:
+        if self.views is mesh.views and self._roots is mesh.roots:
             return self.compiled
         before: PersistentMap[str, ServiceView] = PersistentMap() if self.views is None else self.views
         dirty = sorted(mesh.views.changed_since(before))
@@ -71,7 +74,9 @@ class ScopeCompiler:
         changed = self._exchange(made)
         if self.views is None:
             changed |= self._exchange({"": self._fixed()})
-        self.views = mesh.views
+        if self._roots is not mesh.roots:
+            changed |= self._exchange({_TRUST: self._trust(mesh)})
+        self.views, self._roots = mesh.views, mesh.roots
         if changed and self._sends_whole_routes:
             self._join_routes()
         conditions_changed = self._note_conditions(mesh, dirty)
@@ -116,6 +121,14 @@ class ScopeCompiler:
                 for inputs in map(_dynamic_inputs, self._scope.callers)
             ]
         return {(resource.type_url, resource.name): resource for resource in made}
+
+    def _trust(self, mesh: MeshState) -> Part:
+        """The mesh's roots, for those who take them by SDS."""
+        certificates = bundle(mesh.roots)
+        if not certificates or not self._scope.tls or self._scope.dialect is Dialect.GRPC:
+            return {}
+        resource = self._memo.build("Secret", certificates, build_trust)
+        return {(resource.type_url, resource.name): resource}
 
     # --- all hosts
 

@@ -16,7 +16,7 @@ from controlplane.compiler.endpoints import AssignmentInputs, LbHost, lb_hosts
 from controlplane.compiler.load_balancing import effective_hash
 from controlplane.compiler.locality import LocalityPolicy, locality_policy
 from controlplane.compiler.resources import sources_of
-from controlplane.compiler.route_action import DestinationKey, ResolvedDestination
+from controlplane.compiler.route_action import DestinationKey, ResolvedDestination, beyond_agents
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key, domains_of
 from controlplane.model.destination_rules import NO_RULE, Client, MergedRule, find_rule
 from controlplane.model.proxy import Caller, ProxyScope
@@ -227,9 +227,11 @@ class HostPlan:
         return tuple(name for name in near if name not in self._view.reserved)
 
     def _resolved(self, port: int) -> ResolvedDestination:
-        policy = effective_policy(self._rule, port)
+        policy, service = effective_policy(self._rule, port), self._view.service
+        own = service.port(port) if service is not None else None
         return ResolvedDestination(
             cluster=outbound_cluster(self._view.host, port),
+            beyond=beyond_agents(self._view.host, own, self._scope.dialect),
             hashing=effective_hash(policy.load_balancer, self._scope.dialect),
         )
 
@@ -301,8 +303,10 @@ def resolve_destinations(
             number = destination_port(written, target.service, port)
             merged = scoped_rule(host, target, scope, settings)
             policy = effective_policy(merged, number, merged.subset(subset) if subset else None)
+            own = target.service.port(number) if target.service is not None else None
             found[key] = ResolvedDestination(
                 cluster=outbound_cluster(host, number, subset),
+                beyond=beyond_agents(host, own, scope.dialect),
                 hashing=effective_hash(policy.load_balancer, scope.dialect),
             )
     return tuple(sorted(found.items(), key=lambda item: item[0]))

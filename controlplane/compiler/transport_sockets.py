@@ -6,7 +6,7 @@ Source: control-plane.md 2.4.8, section 5 rule 32; decisions 9, 15; clients.md f
 
     dialect    certificate                                  roots
     gossamer   provider instance mesh / caller or SPIFFE id  provider instance mesh / roots
-    envoy      SDS file TLS_DIR/identity.yaml, "default"     SDS file TLS_DIR/roots.yaml, "ROOTCA"
+    envoy      SDS file TLS_DIR/identity.yaml, "default"     SDS over ADS, "mesh/trust"
     grpc       provider instance default                     provider instance default
 """
 
@@ -30,6 +30,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from controlplane.compiler.resources import packed
+from controlplane.compiler.secrets import trust_config
 from controlplane.policy.traffic_policy import ClientTLSSettings, TLSMode
 from mesh.vocabulary import Dialect
 
@@ -121,7 +122,7 @@ def _sds_context(tls_dir: str, peers: Iterable[str]) -> CommonTlsContext:
     )
     combined = context.combined_validation_context
     combined.default_validation_context.match_typed_subject_alt_names.extend(_uris(peers))
-    combined.validation_context_sds_secret_config.CopyFrom(_sds(tls_dir, "roots.yaml", "ROOTCA"))
+    combined.validation_context_sds_secret_config.CopyFrom(trust_config())
     return context
 
 

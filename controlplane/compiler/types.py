@@ -1,17 +1,18 @@
 """What the compiler gives: resources with their sources, and conditions on the objects. Pure values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.vocabulary import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The object that a resource came from, at the generation that was compiled."""
+    """The object that a resource came from, at the generation that was compiled. `ttl_s`: as it asks; 0 = none."""
 
     ref: ObjectRef
     generation: int
+    ttl_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +20,8 @@ class Resource:
     """One xDS resource, serialised once and shared by every stream that carries it.
 
     `body` is the serialised message, `any_bytes` the serialised google.protobuf.Any around it, `version` its
-    content hash. Compare versions, not objects.
+    content hash, its TTL included. Compare versions, not objects. `ttl_s`: how long a client that supports it may keep
+    the resource when it hears nothing more; 0 = for ever.
     """
 
     type_url: str
@@ -28,6 +30,7 @@ class Resource:
     body: bytes
     any_bytes: bytes
     sources: tuple[Source, ...] = ()
+    ttl_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,7 +38,8 @@ class Condition:
     """Something that the user should know about an object. Kubernetes' condition shape, without the time.
 
     `status` is "True", "False" or "Unknown"; `type` e.g. Accepted, Conflict, Approximated, NoPort, NotEnforced,
-    ReferencedResourceNotFound; `code` an Istio message code (IST0101) or empty.
+    ReferencedResourceNotFound; `code` an Istio message code (IST0101) or empty. `path`: the field that it is about, the
+    first one when there are several; no part of what makes two conditions different.
     """
 
     ref: ObjectRef
@@ -44,6 +48,7 @@ class Condition:
     reason: str
     message: str
     code: str = ""
+    path: str = field(default="", compare=False)
 
 
 # {type_url: {name: Resource}}

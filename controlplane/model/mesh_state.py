@@ -53,6 +53,8 @@ class Changes:
     deleted_nodes: tuple[str, ...] = ()
     ejections: tuple[Ejection, ...] = ()
     deleted_ejections: tuple[EjectionKey, ...] = ()
+    roots: tuple[tuple[str, str], ...] = ()  # (id, certificate in PEM) of the mesh's CA
+    deleted_roots: tuple[str, ...] = ()
 
 
 class MeshState:
@@ -68,6 +70,7 @@ class MeshState:
         "node_views",
         "objects",
         "revision",
+        "roots",
         "settings",
         "tested_labels",
         "views",
@@ -79,6 +82,7 @@ class MeshState:
         self.objects: PersistentMap[ObjectRef, PolicyObject] = PersistentMap()
         self.views: PersistentMap[str, ServiceView] = PersistentMap()  # by host
         self.node_views: PersistentMap[str, NodeView] = PersistentMap()
+        self.roots: PersistentMap[str, str] = PersistentMap()  # of the mesh's CA: id -> certificate in PEM
         self.tested_labels: frozenset[str] = frozenset()  # label keys that a rule tests on the caller
         self._targets: PersistentMap[str, Target] = PersistentMap()
         self._nodes: PersistentMap[str, Node] = PersistentMap()
@@ -118,6 +122,10 @@ class MeshState:
     def instances_of(self, node: str) -> tuple[Instance, ...]:
         """The instances of one node, sorted."""
         return self._workloads.on_node(node)
+
+    def selects_any(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether some workload of the namespace carries all the labels."""
+        return bool(self._workloads.selected(namespace, labels))
 
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that have joined, sorted by name."""
@@ -165,6 +173,7 @@ class MeshState:
         following._ejections = self._ejections.updated(
             _changed(self._ejections, _ejections(changes)), changes.deleted_ejections
         )
+        following.roots = self.roots.updated(_changed(self.roots, dict(changes.roots)), changes.deleted_roots)
         self._fold(following, changes, list(puts.values()), [*gone, *replaced])
         return following
 

@@ -4,7 +4,8 @@ Owns:   reading the node of an xDS stream; what of a proxy its shared resources 
 Not:    what a scope is given (controlplane.compiler).
 Source: envoy.config.core.v3.Node; the metadata keys are DIALECT, NAMESPACE, SERVICE_ACCOUNT, LABELS, ADDRESS,
         OUTBOUND_ADDRESS, OUTBOUND_PORT, TLS_DIR (Envoy: the folder of identity.yaml and roots.yaml), TLS (gRPC: true
-        when the bootstrap has the certificate provider `default`), WORKLOADS (a bare Envoy's instances).
+        when the bootstrap has the certificate provider `default`), WORKLOADS (the instances of a bare Envoy, or of a
+        gRPC server, which is its own inbound proxy).
 
 Invariants: a Proxy lives as long as its stream and is compared by identity; equal ProxyScopes get equal resources.
 """
@@ -24,12 +25,15 @@ from mesh.vocabulary import DEFAULT_NAMESPACE, DEFAULT_SERVICE_ACCOUNT, Dialect,
 
 _AGENTS = {"gossamer-agent": Dialect.GOSSAMER, "envoy": Dialect.ENVOY}
 _MAX_WORKLOADS = 256
+# Client features (envoy docs, client_features.rst). The second has two names in the field: the list's and xRFC's.
+_TTL = "xds.config.supports-resource-ttl"
+_WRAPPED = frozenset({"xds.config.resource-in-sotw", "xds.config.supports-resource-in-sotw"})
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Proxy:
-    """One connected node. `tls_dir` is empty when an Envoy has no certificates; `workloads` only a bare Envoy has."""
+    """One connected node. `tls_dir` is empty when an Envoy has no certificates; agents report their `workloads`."""
 
     id: str
     dialect: Dialect
@@ -43,6 +47,7 @@ class Proxy:
     delta: bool = False
     tls_dir: str = ""
     tls: bool = True  # whether it has certificates of the mesh
+    ttl: bool = False  # whether its resources may have a TTL, on the protocol that it speaks
     user_agent: str = ""
     workloads: tuple[Instance, ...] = ()
 
@@ -88,12 +93,14 @@ def proxy_from_node(node: XdsNode, *, delta: bool) -> Proxy:
     metadata: dict[str, Any] = MessageToDict(node.metadata)
     dialect = _dialect(metadata, node.user_agent_name)
     locality = Locality(node.locality.region, node.locality.zone, node.locality.sub_zone)
-    workloads = _list(metadata, "WORKLOADS") if dialect is Dialect.ENVOY else []
+    workloads = _list(metadata, "WORKLOADS") if dialect is not Dialect.GOSSAMER else []
     if len(workloads) > _MAX_WORKLOADS:
         raise ValueError(f"found {len(workloads)} WORKLOADS, expected at most {_MAX_WORKLOADS}")
     tls_dir = _text(metadata, "TLS_DIR")
     address = _text(metadata, "ADDRESS", "127.0.0.1")
-    instances = tuple(_workload(item, node.id, address, locality, agent=bool(tls_dir)) for item in workloads)
+    tls = _has_certificates(dialect, metadata, tls_dir)
+    own = dialect is Dialect.GRPC
+    instances = tuple(_workload(item, node.id, address, locality, agent=tls, own_inbound=own) for item in workloads)
     first = instances[0] if instances else None
     return Proxy(
         id=node.id,
@@ -107,7 +114,8 @@ def proxy_from_node(node: XdsNode, *, delta: bool) -> Proxy:
         outbound_port=_port(metadata, "OUTBOUND_PORT", 15001),
         delta=delta,
         tls_dir=tls_dir if dialect is Dialect.ENVOY else "",
-        tls=_has_certificates(dialect, metadata, tls_dir),
+        tls=tls,
+        ttl=_TTL in node.client_features and (delta or not _WRAPPED.isdisjoint(node.client_features)),
         user_agent=node.user_agent_name,
         workloads=instances,
     )
@@ -134,10 +142,13 @@ def _has_certificates(dialect: Dialect, metadata: Mapping[str, Any], tls_dir: st
             return metadata.get("TLS") in (True, "true")
 
 
-def _workload(item: Any, node: str, address: str, locality: Locality, *, agent: bool) -> Instance:
+def _workload(
+    item: Any, node: str, address: str, locality: Locality, *, agent: bool, own_inbound: bool
+) -> Instance:  # fmt: skip
+    """`own_inbound`: the application takes the mesh's traffic itself, on the port where it listens."""
     if not isinstance(item, dict):
         raise ValueError("found something else than an object in WORKLOADS")
-    ports = tuple(_workload_port(port) for port in _list(item, "ports"))
+    ports = tuple(_workload_port(port, own_inbound=own_inbound) for port in _list(item, "ports"))
     if not ports:
         raise ValueError("found a workload without ports in WORKLOADS")
     service = _name(item, "service", node)
@@ -151,19 +162,20 @@ def _workload(item: Any, node: str, address: str, locality: Locality, *, agent: 
         address=address,
         ports=ports,
         locality=locality,
-        app_address=_text(item, "app_address", "127.0.0.1"),
+        app_address=_text(item, "app_address", address if own_inbound else "127.0.0.1"),
         agent=agent,
     )
 
 
-def _workload_port(item: Any) -> InstancePort:
+def _workload_port(item: Any, *, own_inbound: bool) -> InstancePort:
     if not isinstance(item, dict):
         raise ValueError("found something else than an object in a workload's ports")
+    port = _port(item, "port")
     return InstancePort(
         name=_text(item, "name"),
-        port=_port(item, "port"),
+        port=port,
         protocol=_text(item, "protocol"),
-        inbound_port=_port(item, "inbound_port", 0),
+        inbound_port=port if own_inbound else _port(item, "inbound_port", 0),
     )
 
 

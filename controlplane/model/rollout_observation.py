@@ -1,12 +1,13 @@
 """Who is staged in a rollout, and what proxies say about the candidate: by replica, and all replicas together. Pure.
 
 Owns:   places, stages and limits; the report of one replica; joining reports.
-Not:    what follows from them (rollout), finding them out (snapshot.staging, reconcile.rollout_reports).
+Not:    what follows from them (rollout_steps), finding them out (snapshot.staging, reconcile.rollout_reports).
 Source: decision 24: hash(rollout, node) < percent, at least one of those interested.
 
 A node has a place in [0, SPACE) that depends on the rollout and its name alone, so every replica agrees on it. Staged
 are the places below a limit, which the leader raises until the stage has its proxies: `10%` is SPACE / 10, or what
-takes in one interested proxy; `3` is what takes in the three interested proxies with the lowest places.
+takes in one interested proxy; `3` is what takes in the three interested proxies with the lowest places. Where some of
+them have traffic that the candidate concerns, only those count: a proxy that sends nothing can prove nothing.
 """
 
 import hashlib
@@ -106,14 +107,17 @@ class Refusal:
 class Report:
     """What one replica knows of its own proxies, as of `epoch` of the rollout's state.
 
-    Interested is a proxy whose configuration the candidate changes; `staged` counts those of them that have it or
-    shall have it. Of `pending` and `rejected` some are named, all are counted in `pending_count`.
+    Interested is a proxy whose configuration the candidate changes; busy one of them that has sent requests which
+    it may change. `staged` counts the interested ones that have the candidate or shall have it. Of the pending
+    ones some are named, `pending_count` counts all.
     """
 
+    rollout: str
     replica: str
     epoch: int
     interested: int = 0
     lowest: tuple[int, ...] = ()
+    busy: tuple[int, ...] = ()
     staged: int = 0
     pending: tuple[str, ...] = ()
     pending_count: int = 0
@@ -124,7 +128,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """All replicas together. `missing`: replicas that have not acted on the present epoch yet."""
+    """All replicas together. `missing`: replicas that have not acted on the present epoch yet. `lowest`: places of busy
+    proxies, or when none is busy of all that are interested."""
 
     missing: tuple[str, ...] = ()
     interested: int = 0
@@ -137,17 +142,23 @@ class Observation:
     others: Counts = NO_COUNTS
 
 
-def joined(reports: Iterable[Report], replicas: Iterable[str], epoch: int) -> Observation:
-    """What the reports say of `epoch`; refusals count whatever their epoch is. `replicas`: those alive.
+def joined(
+    reports: Iterable[Report], replicas: Iterable[str], rollout: str, epoch: int, *, late_too: bool = False
+) -> Observation:
+    """What the reports say of `epoch` of the rollout; refusals count whatever their epoch is. `replicas`: those alive.
 
-    A node that is connected to two replicas counts twice, which moves a stage by one proxy at most.
+    `late_too`: with what replicas say that have not acted on the epoch yet, for people to look at.
+    A node that is connected to two replicas is counted by both, which moves a stage by one proxy at most.
     """
-    known = sorted(reports, key=lambda report: report.replica)
+    known = sorted((report for report in reports if report.rollout == rollout), key=lambda report: report.replica)
     current = [report for report in known if report.epoch == epoch]
+    missing = set(replicas) - {report.replica for report in current}
+    current = known if late_too else current
+    busy = {place for report in current for place in report.busy}
     return Observation(
-        missing=tuple(sorted(set(replicas) - {report.replica for report in current})),
+        missing=tuple(sorted(missing)),
         interested=sum(report.interested for report in current),
-        lowest=tuple(sorted({place for report in current for place in report.lowest})),
+        lowest=tuple(sorted(busy or {place for report in current for place in report.lowest})),
         staged=sum(report.staged for report in current),
         pending=tuple(name for report in current for name in report.pending),
         pending_count=sum(report.pending_count for report in current),

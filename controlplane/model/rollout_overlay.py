@@ -1,7 +1,7 @@
 """The candidate objects of a rollout laid over the mesh, for the proxies that are staged. Pure.
 
 Owns:   who gets the overlay; the MeshState that those proxies see, folded from the same changes as the stored one.
-Not:    when a rollout goes on (rollout), compiling (controlplane.compiler).
+Not:    when a rollout goes on (rollout_steps), compiling (controlplane.compiler).
 Source: decision 24: staged proxies compile MeshState + overlay; endpoints flow to both.
 
 Invariants: the overlay's objects stand in the candidate's mesh whatever the store says of them meanwhile; everything

@@ -96,9 +96,11 @@ def decode_active(data: bytes) -> Active:
 def encode_report(report: Report) -> bytes:
     """Canonical JSON."""
     value = {
+        "rollout": report.rollout,
         "epoch": report.epoch,
         "interested": report.interested,
         "lowest": list(report.lowest),
+        "busy": list(report.busy),
         "staged": report.staged,
         "pending": list(report.pending),
         "pendingCount": report.pending_count,
@@ -219,10 +221,12 @@ def _counts(value: Any) -> Counts:
 
 def _report(replica: str, value: Mapping[str, Any]) -> Report:
     return Report(
+        rollout=str(value["rollout"]),
         replica=replica,
         epoch=int(value["epoch"]),
         interested=int(value["interested"]),
         lowest=tuple(int(place) for place in value["lowest"]),
+        busy=tuple(int(place) for place in value["busy"]),
         staged=int(value["staged"]),
         pending=tuple(str(name) for name in value["pending"]),
         pending_count=int(value["pendingCount"]),

@@ -16,14 +16,16 @@ from typing import Any, TypeVar
 
 from controlplane.policy.frozen import EMPTY, FrozenMap
 from controlplane.policy.kinds import KINDS, KindInfo
+from controlplane.policy.scalars import parse_duration
 from controlplane.policy.shape import parse_known
 from controlplane.policy.spec import Spec
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import ObjectRef
 
-# Annotations that change what an object does (decisions 2 and 4).
+# Annotations that change what an object does (decisions 2 and 4; the TTL: docs/xds.md).
 COMPAT_ANNOTATION = "gossamer.mesh/compat"
 MERGE_ANNOTATION = "gossamer.mesh/merge"
+TTL_ANNOTATION = "gossamer.mesh/ttl"
 
 S = TypeVar("S", bound=Spec)
 
@@ -91,6 +93,11 @@ class PolicyObject:
     def wants_merge(self) -> bool:
         """Whether the object may be merged with others for its host (decision 4)."""
         return self.metadata.annotations.get(MERGE_ANNOTATION) == "true"
+
+    @property
+    def ttl_s(self) -> float:
+        """How long a proxy without control plane may keep what is made of the object, in seconds; 0 = for ever."""
+        return parse_duration(self.metadata.annotations.get(TTL_ANNOTATION, "0")) or 0.0
 
     def spec_as(self, model: type[S]) -> S:
         """The spec with its type. Raises TypeError when the object is of another kind."""

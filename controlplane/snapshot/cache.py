@@ -75,6 +75,10 @@ class SnapshotCache:
         """The view of every stream."""
         return dict(self._views)
 
+    def view_on(self, stream: int) -> View | None:
+        """The view of a stream; None when it has ended."""
+        return self._views.get(stream)
+
     def proxy_of(self, node: str) -> Proxy | None:
         """The proxy of the node's first stream; None when the node is not connected here."""
         return next((proxy for proxy in self._proxies.values() if proxy.id == node), None)

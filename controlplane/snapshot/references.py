@@ -1,4 +1,4 @@
-"""What a resource refers to: the clusters that routes and listeners name, the EDS name of a cluster. Pure.
+"""What a resource refers to: the clusters that routes and listeners name, EDS name and secrets of a cluster. Pure.
 
 Owns:   reading references out of serialised resources, each resource once (they are shared by all streams).
 Source: envoy.config.route.v3.RouteAction (cluster, weighted_clusters, request_mirror_policies), TcpProxy (cluster,
@@ -17,11 +17,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane.compiler.types import Resource
 from mesh.xds import type_url
 from mesh.xds.codec import pack_any, serialize, version_of
+from mesh.xds.names import ClusterKey
 
 # Resources are compared by identity, so this remembers each compiled resource once.
 _REMEMBERED = 65536
@@ -73,12 +75,56 @@ def eds_name(cluster: Resource) -> str | None:
     return message.eds_cluster_config.service_name or message.name
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def secrets_named(cluster: Resource) -> frozenset[str]:
+    """The secrets of this stream that the cluster waits for."""
+    message = Cluster.FromString(cluster.body)
+    sockets = (message.transport_socket, *(match.transport_socket for match in message.transport_socket_matches))
+    return frozenset(name for socket in sockets for name in _of_socket(socket.typed_config))
+
+
+def _of_socket(config: AnyMessage) -> Iterator[str]:
+    if not config.Is(UpstreamTlsContext.DESCRIPTOR):
+        return
+    common = UpstreamTlsContext.FromString(config.value).common_tls_context
+    combined = common.combined_validation_context.validation_context_sds_secret_config
+    for one in (*common.tls_certificate_sds_secret_configs, common.validation_context_sds_secret_config, combined):
+        if one.name and one.sds_config.HasField("ads"):
+            yield one.name
+
+
 @lru_cache(maxsize=4096)
 def empty_load_assignment(name: str) -> Resource:
     """What is sent for an EDS name that has no cluster: no endpoints (rule 11), so that the client does not wait."""
     body = serialize(ClusterLoadAssignment(cluster_name=name))
     url = type_url.CLUSTER_LOAD_ASSIGNMENT
     return Resource(url, name, version_of(body), body, pack_any(url, body))
+
+
+def whole_service(cluster: str) -> str:
+    """The name of the service's own cluster when `cluster` is that of a subset, else nothing."""
+    key = ClusterKey.parse(cluster)
+    return str(ClusterKey(key.direction, key.port, "", key.host)) if key is not None and key.subset else ""
+
+
+@lru_cache(maxsize=4096)
+def renamed_cluster(cluster: Resource, name: str) -> Resource:
+    """The same cluster under another name."""
+    message = Cluster.FromString(cluster.body)
+    message.name = name
+    return _renamed(cluster, name, serialize(message))
+
+
+@lru_cache(maxsize=4096)
+def renamed_assignment(assignment: Resource, name: str) -> Resource:
+    """The same endpoints for a cluster of another name."""
+    message = ClusterLoadAssignment.FromString(assignment.body)
+    message.cluster_name = name
+    return _renamed(assignment, name, serialize(message))
+
+
+def _renamed(resource: Resource, name: str, body: bytes) -> Resource:
+    return Resource(resource.type_url, name, version_of(body), body, pack_any(resource.type_url, body))
 
 
 def _of_virtual_hosts(virtual_hosts: Iterable[VirtualHost]) -> Iterator[str]:

@@ -9,8 +9,9 @@ from typing import Any
 from controlplane.policy import shape, syntax
 from controlplane.policy.frozen import FrozenMap
 from controlplane.policy.kinds import KindInfo
-from controlplane.policy.objects import COMPAT_ANNOTATION, MERGE_ANNOTATION, Metadata
+from controlplane.policy.objects import COMPAT_ANNOTATION, MERGE_ANNOTATION, TTL_ANNOTATION, Metadata
 from controlplane.policy.rules.fields import check_labels
+from controlplane.policy.scalars import parse_duration
 from controlplane.policy.violations import METADATA, Report
 
 MAX_ANNOTATIONS_BYTES = 256 * 1024
@@ -28,6 +29,9 @@ _WITHOUT_EFFECT = ("finalizers", "ownerReferences")
 _KNOWN = ("name", "generateName", "namespace", "labels", "annotations", *_SERVER_OWNED, *_WITHOUT_EFFECT)
 # The annotations that we read, and the values that mean something.
 _OURS = {COMPAT_ANNOTATION: ("istio",), MERGE_ANNOTATION: ("true", "false")}
+_ALL_OURS = (*_OURS, TTL_ANNOTATION)
+# Shorter ones would expire while a control plane restarts.
+MIN_TTL_S, MAX_TTL_S = 3.0, 86400.0
 
 
 def check_metadata(report: Report, info: KindInfo | None, *, default_namespace: str, strict: bool) -> Metadata:
@@ -106,8 +110,10 @@ def _check_annotations(report: Report, annotations: Mapping[str, str]) -> None:
             report.refuse(path.key(key), syntax.LABEL_KEY.replace("label's", "annotation's"), found=key)
         elif key in _OURS and value not in _OURS[key]:
             report.refuse(path.key(key), f"one of {', '.join(_OURS[key])}")
-        elif key.startswith("gossamer.mesh/") and key not in _OURS:
-            report.warn(path.key(key), f"is not known; known are {', '.join(_OURS)}")
+        elif key == TTL_ANNOTATION and not MIN_TTL_S <= (parse_duration(value) or 0.0) <= MAX_TTL_S:
+            report.refuse(path.key(key), 'a duration from "3s" to "24h"')
+        elif key.startswith("gossamer.mesh/") and key not in _ALL_OURS:
+            report.warn(path.key(key), f"is not known; known are {', '.join(_ALL_OURS)}")
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     if size > MAX_ANNOTATIONS_BYTES:
         report.add(path, f"found {size} bytes, expected at most {MAX_ANNOTATIONS_BYTES} in all")

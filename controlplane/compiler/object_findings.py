@@ -1,0 +1,103 @@
+"""Findings of one object by itself, and of a selector against the workloads there are.
+
+Owns:   rules that are never reached, TLS without verification, HTTP/2 ports, selectors that select nothing.
+Not:    what a dialect does not do (limits), findings of a host with everything about it (findings).
+Source: control-plane.md 2.6: IST0127 to IST0130.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from controlplane.compiler.route_reach import unreachable_rules
+from controlplane.compiler.types import Condition
+from controlplane.model.mesh_state import MeshState
+from controlplane.policy.destination_rule import DestinationRule
+from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION, SERVICE, SERVICE_ENTRY, VIRTUAL_SERVICE
+from controlplane.policy.objects import PolicyObject
+from controlplane.policy.peer_authentication import PeerAuthentication
+from controlplane.policy.protocols import Protocol
+from controlplane.policy.service import Service
+from controlplane.policy.service_entry import ServiceEntry
+from controlplane.policy.traffic_policy import ClientTLSSettings, TLSMode, TrafficPolicy
+from controlplane.policy.virtual_service import VirtualService
+
+_NOTHING: Mapping[str, str] = {}
+
+
+def unreachable_findings(rule: PolicyObject) -> Iterator[Condition]:
+    """Rules of a VirtualService whose requests earlier ones take; those that merge are ordered otherwise."""
+    if rule.kind is not VIRTUAL_SERVICE or rule.wants_merge:
+        return
+    spec = rule.spec_as(VirtualService)
+    for index, other in unreachable_rules(spec):
+        name = f" ({spec.http[index].name})" if spec.http[index].name else ""
+        message = f"spec.http[{index}]{name} is never reached: spec.http[{other}] takes all of its requests"
+        yield Condition(
+            rule.ref, "Unreachable", "True", "RuleNeverReached", message, "IST0130", f"spec.http[{index}]"
+        )  # fmt: skip
+
+
+def unverified_findings(rule: PolicyObject) -> Iterator[Condition]:
+    """TLS to servers that anybody could be."""
+    if rule.kind is not DESTINATION_RULE:
+        return
+    spec = rule.spec_as(DestinationRule)
+    policies = [("spec.trafficPolicy", spec.traffic_policy)]
+    policies += [(f"spec.subsets[{index}].trafficPolicy", own.traffic_policy) for index, own in enumerate(spec.subsets)]
+    for path, policy in policies:
+        for own, settings, code in _tls_blocks(path, policy):
+            if settings.mode in (TLSMode.SIMPLE, TLSMode.MUTUAL) and settings.insecure_skip_verify:
+                message = f"{own}: mode {settings.mode} with insecureSkipVerify takes whatever certificate comes"
+                yield Condition(rule.ref, "NotVerified", "True", "InsecureSkipVerify", message, code, own)
+
+
+def http2_findings(rule: PolicyObject) -> Iterator[Condition]:
+    """Ports of a service whose protocol our agents do not speak to servers."""
+    ports: list[tuple[int, Protocol]] = []
+    if rule.kind is SERVICE:
+        ports = [(port.port, port.effective_protocol) for port in rule.spec_as(Service).ports]
+    elif rule.kind is SERVICE_ENTRY:
+        ports = [(port.number, port.effective_protocol) for port in rule.spec_as(ServiceEntry).ports]
+    for index, (number, protocol) in enumerate(ports):
+        if protocol.is_http2:
+            message = (
+                f"port {number} ({protocol.value}) is for HTTP/2: what enters an agent's HTTP port for it is answered "
+                "501; Envoys and gRPC clients call it"
+            )
+            path = f"spec.ports[{index}]"
+            yield Condition(rule.ref, "NotEnforced", "True", "UnsupportedProtocol", message, path=path)
+
+
+def _tls_blocks(path: str, policy: TrafficPolicy | None) -> Iterator[tuple[str, ClientTLSSettings, str]]:
+    if policy is None:
+        return
+    if policy.tls is not None:
+        yield f"{path}.tls", policy.tls, "IST0128"
+    for index, port in enumerate(policy.port_level_settings):
+        if port.tls is not None:
+            yield f"{path}.portLevelSettings[{index}].tls", port.tls, "IST0129"
+
+
+def selector_of(rule: PolicyObject) -> Mapping[str, str]:
+    """The labels by which the object selects workloads; none when it selects all, or is of another kind."""
+    if rule.kind is PEER_AUTHENTICATION:
+        selector = rule.spec_as(PeerAuthentication).selector
+        return selector.match_labels if selector is not None else _NOTHING
+    if rule.kind is DESTINATION_RULE:
+        selector = rule.spec_as(DestinationRule).workload_selector
+        return selector.match_labels if selector is not None else _NOTHING
+    if rule.kind is SERVICE_ENTRY:
+        labels = rule.spec_as(ServiceEntry).workload_selector
+        return labels.labels if labels is not None else _NOTHING
+    return _NOTHING
+
+
+def selector_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
+    """A selector without workloads. In the root namespace a PeerAuthentication's selects nothing anyway."""
+    namespace, labels = rule.metadata.namespace, selector_of(rule)
+    if rule.kind is PEER_AUTHENTICATION and namespace == mesh.settings.root_namespace:
+        return
+    if not mesh.selects_any(namespace, labels):
+        wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        path = "spec.selector" if rule.kind is PEER_AUTHENTICATION else "spec.workloadSelector"
+        message = f"{path}: no workload of namespace {namespace} carries {wanted}"
+        yield Condition(rule.ref, "SelectsNothing", "True", "NoMatchingWorkload", message, "IST0127", path)
