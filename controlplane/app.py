@@ -10,6 +10,7 @@ The stop goes the other way and takes at most 10 s: ready.json is removed, strea
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -27,36 +28,43 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from controlplane.api.app import ControlService, build_rest_app
-from controlplane.api.auth import parse_token_file
+from controlplane.api.auth import Authenticator, parse_token_file
 from controlplane.api.identity_service import IdentityService
 from controlplane.api.view import Dependencies
 from controlplane.ca.service import CertificateAuthority, open_authority
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.client_status import ClientStatuses
+from controlplane.discovery.csds import ClientStatusService, everyone, of_api
 from controlplane.discovery.lrs import LoadReportingService
 from controlplane.discovery.metrics import DiscoveryMetrics
 from controlplane.discovery.reports import ReportsService
-from controlplane.discovery.server import SERVER_OPTIONS, Collaborators, DiscoveryService
+from controlplane.discovery.server import Collaborators, DiscoveryService, server_options
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.traffic import TrafficTable
+from controlplane.reconcile.history_pruner import HistoryPruner
 from controlplane.reconcile.metrics import ReconcileMetrics
 from controlplane.reconcile.reconciler import Reconciler
 from controlplane.reconcile.replica import Replica
 from controlplane.reconcile.replica_view import ReplicaView
+from controlplane.reconcile.rollout_reports import Reporter
+from controlplane.reconcile.rollouts import RolloutDriver
 from controlplane.reconcile.status_writer import StatusWriter
 from controlplane.settings import Settings, is_loopback, split_address
 from controlplane.snapshot.cache import Update
 from controlplane.store.embedded import EmbeddedEtcd, EmbeddedOptions
 from controlplane.store.etcd.options import EtcdOptions
 from controlplane.store.etcd.store import EtcdStore
-from controlplane.store.limits import TxnLimits
+from controlplane.store.history import Retention
+from controlplane.store.limits import limits_of
 from controlplane.store.protocol import ConfigStore
 from controlplane.store.schema import ensure_schema
 from mesh.api.v1 import control_pb2_grpc, identity_pb2_grpc, report_pb2_grpc
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret, get_logger
+from mesh.logs import get_logger
+from mesh.secret import Secret
 from mesh.tasks import cancel_and_wait, spawn
 
 _log = get_logger(__name__)
@@ -88,12 +96,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises MeshError when it cannot start or a part of it failed."""
     clock = SystemClock()
     tokens = _api_tokens(settings)
-    state_dir = _make_state_dir(settings)
     failures = Failures(stop)
     async with AsyncExitStack() as stack:
+        state_dir = _take_state_dir(settings, stack)
         opened = await _open_store(settings, stack)
         authority = await open_authority(
-            opened.store, state_dir=state_dir, trust_domain=settings.mesh.trust_domain, clock=clock
+            opened.store,
+            state_dir=state_dir,
+            trust_domain=settings.mesh.trust_domain,
+            clock=clock,
+            leaf_ttl_s=settings.certificate_ttl_s,
         )
         plane = ControlPlane(settings, opened.store, authority, _replica_id(state_dir), clock, failures)
         bound = await plane.start(stack, tokens)
@@ -152,6 +164,7 @@ class ControlPlane:
                 replica=replica_name,
                 admission_per_s=settings.admission_per_s,
                 send_timeout_s=settings.send_timeout_s,
+                max_stream_age_s=settings.max_stream_age_s,
             )
         )
         self._reports = ReportsService(
@@ -163,6 +176,8 @@ class ControlPlane:
             clock=clock,
         )
         self._loads = LoadReportingService(self._traffic, trust_domain=authority.trust_domain, clock=clock)
+        self._statuses = ClientStatuses(self._ledger, lambda: self._reconciler.cache, self._reports.desk)
+        self._csds = ClientStatusService(self._statuses, trust_domain=authority.trust_domain)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self.view = ReplicaView(
             reconciler=self._reconciler,
@@ -186,8 +201,20 @@ class ControlPlane:
         record = {"rest": _reachable(bound["rest"]), "startedAt": int(self._clock.wall())}
         stack.push_async_callback(self._replica.release)
         self._spawn(stack, "replica lease", self._replica.run(record))
+        self._spawn(stack, "rollouts", self._rollout_driver().run())
+        self._spawn(stack, "history pruner", HistoryPruner(self._store, _retention(self._settings), self._clock).run())
         self._spawn(stack, "status writer", StatusWriter(self._store, self._replica, self._reconciler.statuses).run())
         return bound
+
+    def _rollout_driver(self) -> RolloutDriver:
+        return RolloutDriver(
+            store=self._store,
+            replica=self._replica,
+            reconciler=self._reconciler,
+            reporter=Reporter(self._replica.name, self._reconciler, self._ledger, self._traffic),
+            events=self._events,
+            clock=self._clock,
+        )
 
     def _spawn(self, stack: AsyncExitStack, name: str, coro: Any) -> None:
         stack.push_async_callback(cancel_and_wait, spawn(name, coro, on_failure=self._failures))
@@ -201,6 +228,7 @@ class ControlPlane:
             api_tokens=tokens,
             bound_to_loopback=is_loopback(self._settings.rest),
             replica=self._replica.name,
+            client_statuses=self._statuses.of,
             registry=REGISTRY,
             clock=self._clock,
         )
@@ -222,7 +250,7 @@ class ControlPlane:
 
     def _readiness(self) -> Mapping[str, str]:
         return {
-            "etcd": "" if self._store.healthy else "the store does not answer",
+            "etcd": self._store.problem,
             "synced": "" if self._reconciler.synced else "the first snapshot is not loaded",
             "gate": "" if self._gate.open else "waiting for known nodes to register",
         }
@@ -234,9 +262,13 @@ class ControlPlane:
         hosts = [split_address(address)[0] for address in (settings.grpc_mtls, settings.grpc_tls)]
         identity = self._authority.server_identity(hosts)
         identities = IdentityService(self._authority, clock=self._clock)
-        mtls, tls = _server(), _server()
+        mtls, tls = _server(settings.max_stream_age_s), _server()
         mtls.add_generic_rpc_handlers(
-            (self._discovery.handler(authenticated=True), self._loads.handler(authenticated=True))
+            (
+                self._discovery.handler(authenticated=True),
+                self._loads.handler(authenticated=True),
+                self._csds.handler(self._csds.own_node),
+            )
         )
         report_pb2_grpc.add_ReportsServicer_to_server(self._reports, mtls)
         identity_pb2_grpc.add_IdentityServicer_to_server(identities, mtls)
@@ -244,6 +276,7 @@ class ControlPlane:
         control = ControlService(dependencies)
         control_pb2_grpc.add_ControlServicer_to_server(control, tls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, tls)
+        tls.add_generic_rpc_handlers((self._csds.handler(of_api(Authenticator(dependencies.api_tokens).author)),))
         _reflect(tls)
         bound = {
             "grpc_mtls": _bind(mtls, settings.grpc_mtls, identity.mtls_credentials()),
@@ -251,9 +284,13 @@ class ControlPlane:
         }
         servers = [mtls, tls]
         if settings.xds_plaintext:
-            plaintext = _server()
+            plaintext = _server(settings.max_stream_age_s)
             plaintext.add_generic_rpc_handlers(
-                (self._discovery.handler(authenticated=False), self._loads.handler(authenticated=False))
+                (
+                    self._discovery.handler(authenticated=False),
+                    self._loads.handler(authenticated=False),
+                    self._csds.handler(everyone),
+                )
             )
             bound["xds_plaintext"] = _bind(plaintext, settings.xds_plaintext, None)
             servers.append(plaintext)
@@ -287,8 +324,16 @@ class ControlPlane:
         return _join(str(address[0]), int(address[1]))
 
 
-def _server() -> grpc.aio.Server:
-    return grpc.aio.server(options=SERVER_OPTIONS)
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        records=settings.history_records,
+        age_s=settings.history_days * 86400.0,
+        content_bytes=int(settings.history_mib * 1024 * 1024),
+    )
+
+
+def _server(max_stream_age_s: float = 0.0) -> grpc.aio.Server:
+    return grpc.aio.server(options=server_options(max_stream_age_s))
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
@@ -354,7 +399,6 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> OpenStore:
 
 
 def _etcd_options(settings: Settings) -> EtcdOptions:
-    limits = TxnLimits(max_ops=settings.etcd_max_txn_ops) if settings.etcd_max_txn_ops else TxnLimits()
     password = Secret("")
     if settings.etcd_password_file:
         password = Secret(_read_text("etcd_password_file", settings.etcd_password_file).strip())
@@ -365,7 +409,7 @@ def _etcd_options(settings: Settings) -> EtcdOptions:
         key_file=_path(settings.etcd_key),
         user=settings.etcd_user,
         password=password,
-        limits=limits,
+        limits=limits_of(settings.etcd_max_txn_ops, settings.etcd_max_request_bytes),
     )
 
 
@@ -386,11 +430,19 @@ def _read_text(key: str, path: str) -> str:
         raise MeshError(ErrorCode.SETTINGS, f"cannot read {path}: {error}", subject=key) from error
 
 
-def _make_state_dir(settings: Settings) -> Path:
+def _take_state_dir(settings: Settings, stack: AsyncExitStack) -> Path:
+    """Make the folder and lock it until `stack` ends: it holds the name of one replica."""
     path = Path(settings.state_dir).absolute()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (path / "ready.json").unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise MeshError(
+            ErrorCode.SETTINGS, f"another control plane uses {path}", subject="state_dir", hint="choose another folder"
+        ) from error
     except OSError as error:
         raise MeshError(ErrorCode.SETTINGS, f"cannot write in {path}: {error.strerror}", subject="state_dir") from error
     return path

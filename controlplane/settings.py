@@ -65,6 +65,9 @@ class Settings(BaseModel):
     etcd_max_txn_ops: int = Field(
         0, ge=0, description="etcd's --max-txn-ops; 0 = 128 for an existing etcd, 4096 for the embedded one"
     )
+    etcd_max_request_bytes: int = Field(
+        0, ge=0, description="etcd's --max-request-bytes; 0 = 1.5 MiB for an existing etcd, 8 MiB for the embedded one"
+    )
     rest: str = Field("127.0.0.1:8080", description="address of REST and /metrics; port 0 = any free one")
     grpc_mtls: str = Field("127.0.0.1:18000", description="gRPC that demands a client certificate: ADS, LRS, reports")
     grpc_tls: str = Field("127.0.0.1:18001", description="gRPC with server TLS: join, control API, health, reflection")
@@ -74,8 +77,19 @@ class Settings(BaseModel):
     log_json: bool = Field(False, description="log JSON lines")
     admission_per_s: float = Field(200.0, gt=0, description="new xDS streams admitted per second")
     send_timeout_s: float = Field(30.0, gt=0, description="a proxy that does not read for so long is cut off")
+    max_stream_age_s: float = Field(
+        1800.0, ge=0, description="about so old an xDS stream is ended, so that replicas rebalance; 0 = never"
+    )
     registration_wait_s: float = Field(
         5.0, ge=0, le=60, description="after a start, how long to wait until known nodes have registered again"
+    )
+    certificate_ttl_s: int = Field(
+        86400, ge=10, le=31_536_000, description="how long certificates are valid; agents renew at about half of it"
+    )
+    history_records: int = Field(1000, ge=1, description="how many changes the history keeps at most")
+    history_days: float = Field(30.0, gt=0, le=36500, description="after how many days a change leaves the history")
+    history_mib: float = Field(
+        64.0, gt=0, le=1024, description="MiB that the history takes in the store at most, beside its records"
     )
     drain_s: float = Field(5.0, ge=0, le=9, description="at the end, how long open calls may take to finish")
     mesh: MeshSettings = Field(default_factory=lambda: MeshSettings.model_validate({}))

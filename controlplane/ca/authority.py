@@ -6,7 +6,8 @@ Source: SPIFFE X509-SVID sections 3-5 (one URI SAN, critical SAN with an empty s
 
 Invariants:
   An identity leaf carries exactly one URI SAN, its SPIFFE id, and may serve and call (both extended key usages).
-  No leaf outlives its root. Every leaf is valid from SKEW_S before it is made: clocks differ.
+  No leaf outlives its root. Every leaf is valid from SKEW_S before it is made, as clocks differ; a short-lived one
+  from a tenth of its life, so that half of its life is still to come.
   What a CSR asks for beside its key is never copied.
 """
 
@@ -114,7 +115,7 @@ class Authority:
     def _issue(
         self, public_key: LeafPublicKey, names: list[x509.GeneralName], now_s: float, *, calls: bool
     ) -> IssuedCertificate:
-        not_before = _at(now_s - SKEW_S)
+        not_before = _at(now_s - min(SKEW_S, self.leaf_ttl_s / 10))
         not_after = min(_at(now_s + self.leaf_ttl_s), self.root.certificate.not_valid_after_utc)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if calls else [])]
         leaf = (

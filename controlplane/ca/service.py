@@ -22,7 +22,8 @@ from controlplane.ca.tokens import TokenStore, check_node_name
 from controlplane.store.protocol import ConfigStore
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret, get_logger
+from mesh.logs import get_logger
+from mesh.secret import Secret
 
 _log = get_logger(__name__)
 

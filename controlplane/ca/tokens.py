@@ -26,7 +26,7 @@ from controlplane.store.protocol import ConfigStore, Delete, Entry, ModRevisionI
 from controlplane.store.readable import readable
 from mesh.clock import Clock
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret
+from mesh.secret import Secret
 
 DEFAULT_TTL_S = 3600
 MAX_TTL_S = 365 * 24 * 3600

@@ -1,8 +1,9 @@
 """Delta (incremental) ADS: the rules of DeltaDiscoveryRequest and DeltaDiscoveryResponse. Sans-io.
 
-Owns:   subscribe and unsubscribe, the wildcard's life cycle, initial_resource_versions, removals.
+Owns:   subscribe and unsubscribe, the wildcard's life cycle, initial_resource_versions, removals, heartbeats without
+        bodies.
 Not:    make before break and push order (session).
-Source: control-plane.md 5, rules 5, 8, 13-15; xds_protocol.rst "incremental xDS".
+Source: control-plane.md 5, rules 5, 8, 13-15, 24; xds_protocol.rst "incremental xDS".
 
     request of a type           effect
     first, names nothing        legacy wildcard, for the types that have one
@@ -24,6 +25,7 @@ from controlplane.compiler.types import Resource
 from controlplane.discovery.nack import named_in
 from controlplane.discovery.session import Response, Session, split
 from controlplane.discovery.subscription import Subscription
+from controlplane.distribution.stream_sync import Sent, Span
 from mesh.xds.type_url import CLUSTER, SHORT_NAMES, WILDCARD_TYPES
 
 
@@ -80,8 +82,10 @@ class DeltaSession(Session):
                 continue
             desired = self._desired(type_url, subscription, name)
             same = desired is not None and desired.version == version
-            subscription.sent[name] = desired if desired and same else Resource(type_url, name, version, b"", b"")
+            subscription.holds(name, desired if desired and same else Resource(type_url, name, version, b"", b""))
             accepted.add(name)
+            if self._ttl and same and name in subscription.mortal:
+                self._beats[type_url] = 0.0  # nobody knows how much of it is left
             subscription.mark(name, desired, self._new_span(subscription))
 
     def _subscribe(self, type_url: str, subscription: Subscription, names: Iterable[str]) -> None:
@@ -113,3 +117,11 @@ class DeltaSession(Session):
         if not parts and subscription.wildcard and not subscription.answered and not self.sync.of(type_url).held:
             parts = [{}]
         return [self._emit(type_url, subscription, part, version=str(self.view.revision)) for part in parts]
+
+    def _heartbeat(self, type_url: str, subscription: Subscription) -> Response:
+        rejected, revision = self.sync.of(type_url).rejected, self.view.revision
+        names = [name for name in subscription.mortal if name not in rejected]
+        renewed = {name: subscription.sent[name] for name in names}
+        nonce = self._new_nonce()
+        self.sync.sent(type_url, nonce, Sent(Span(revision, revision), {**renewed}, frozenset()))
+        return Response(type_url, nonce, str(revision), tuple(renewed.values()), ttl=True, heartbeat=True)

@@ -18,6 +18,9 @@ class DiscoveryMetrics:
             "pilot_xds_expired_nonce", "Requests that answered an older response.", registry=registry
         )
         self.refused = Counter("gossamer_xds_refused", "Streams refused, by reason.", ["reason"], registry=registry)
+        self.aged = Counter(
+            "gossamer_xds_aged_streams", "Streams ended for their age, so that replicas rebalance.", registry=registry
+        )
         self.slow = Counter("gossamer_xds_slow_streams", "Streams cut off: they did not read.", registry=registry)
         self.send_time = Histogram(
             "pilot_xds_send_time", "Seconds to hand one response to the transport.", buckets=_SECONDS, registry=registry

@@ -1,12 +1,14 @@
 """The Reports service: what each node's agent says about its instances, their health, and the hosts that it ejects.
 
 Owns:   one report stream: hello first, the checks against certificate and grant, acknowledgement.
-Not:    parsing (report_values.py), keys and leases (presence.py).
+Not:    parsing (report_values.py), keys and leases (presence.py), questions to the agent (agent_desk).
 Source: proto/mesh/api/v1/report.proto; decisions 13 and 16.
 
     HELLO --hello--> REPORTING --end of stream, error, or silence of SILENCE_S--> the lease runs out
 
-Invariants: a report is acknowledged only after it is in the store. A store that is away ends the stream with
+Invariants: one machine reports for a node: while an agent at one address is heard of, another address is refused, so
+        that two agents with one name do not delete each other's instances in turn. (Known to each replica for itself.)
+        A report is acknowledged only after it is in the store. A store that is away ends the stream with
         UNAVAILABLE: the agent sends its full sets again on the next one.
 """
 
@@ -19,6 +21,7 @@ import grpc
 from controlplane.ca.grants import NodeGrant, grant_of
 from controlplane.ca.peers import require_node
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.agent_desk import AgentDesk, Line
 from controlplane.discovery.permission import permitted
 from controlplane.discovery.presence import LEASE_S, ExistingKeys, Presence
 from controlplane.discovery.report_values import ejections_of, instances_of, node_of
@@ -34,13 +37,25 @@ from mesh.logs import bind, get_logger
 _log = get_logger(__name__)
 
 SILENCE_S = float(LEASE_S)  # agents send a heartbeat every 5 s
+HEARD_LATELY_S = 8.0
 _Context = grpc.aio.ServicerContext[report_pb2.AgentReport, report_pb2.ReportReply]
 _STATUS = {
     ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     ErrorCode.TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ErrorCode.CONFLICT: grpc.StatusCode.ABORTED,
 }
+
+
+class _Heard:
+    """Who reports for a node, and when it was heard of (monotonic seconds)."""
+
+    __slots__ = ("address", "at")
+
+    def __init__(self, address: str, at: float) -> None:
+        self.address = address
+        self.at = at
 
 
 class ReportsService(report_pb2_grpc.ReportsServicer):
@@ -55,17 +70,20 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
         gate: Gate,
         events: EventLog,
         clock: Clock,
+        desk: AgentDesk | None = None,
     ) -> None:
+        self.desk = desk or AgentDesk()
         self._store = store
         self._trust_domain = trust_domain
         self._existing = existing
         self._gate = gate
         self._events = events
         self._clock = clock
+        self._heard: dict[str, _Heard] = {}
 
-    async def Report(
+    async def Report(  # type: ignore[override]  # grpc.aio takes a coroutine too: questions are written in between
         self, request_iterator: AsyncIterator[report_pb2.AgentReport], context: _Context
-    ) -> AsyncIterator[report_pb2.ReportReply]:
+    ) -> None:
         """One agent's stream."""
         try:
             name = require_node(context.auth_context(), self._trust_domain)
@@ -74,16 +92,34 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
             if first is None:
                 return
             node = _hello(first, name)
+            self._hear(node)
             presence = Presence(self._store, node, existing=self._existing, clock=self._clock)
             await presence.announce()
-            yield report_pb2.ReportReply(acknowledged=first.sequence)
-            reporter = _Reporter(node, presence, self)
-            while (report := await _next(request_iterator)) is not None:
-                problems = await reporter.take(report)
-                yield report_pb2.ReportReply(acknowledged=report.sequence, problems=problems)
+            replies = _Replies(context)
+            await replies.write(report_pb2.ReportReply(acknowledged=first.sequence))
+            line = self.desk.connect(name, replies.write)
+            reporter = _Reporter(node, presence, self, line)
+            try:
+                while (report := await _next(request_iterator)) is not None:
+                    self._hear(node)
+                    problems = await reporter.take(report)
+                    await replies.write(report_pb2.ReportReply(acknowledged=report.sequence, problems=problems))
+            finally:
+                self.desk.disconnect(name, line)
         except MeshError as error:
             _log.warning("report stream ended", peer=context.peer(), reason=str(error))
             await _abort(context, error)
+
+    def _hear(self, node: Node) -> None:
+        """A node's agent has said something. Raises CONFLICT when another machine has its name."""
+        now = self._clock.monotonic()
+        heard = self._heard.get(node.name)
+        if heard is not None and heard.address != node.address and now - heard.at < HEARD_LATELY_S:
+            text = f"another agent reports as this node from {heard.address}; refused is the one at {node.address}"
+            self._events.add(self._clock.wall(), "NodeNameTaken", f"node {node.name}", text)
+            hint = "each machine needs a node name and a join token of its own"
+            raise MeshError(ErrorCode.CONFLICT, text, subject=f"node {node.name}", hint=hint)
+        self._heard[node.name] = _Heard(node.address, now)
 
     async def grant_of(self, node: str) -> NodeGrant | None:
         """What the node may claim, as it is now."""
@@ -109,10 +145,23 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
             )
 
 
+class _Replies:
+    """The stream's way back: one message at a time."""
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+        self._turn = asyncio.Lock()
+
+    async def write(self, reply: report_pb2.ReportReply) -> None:
+        async with self._turn:
+            await self._context.write(reply)
+
+
 class _Reporter:
     """The state of one stream after hello."""
 
-    def __init__(self, node: Node, presence: Presence, service: ReportsService) -> None:
+    def __init__(self, node: Node, presence: Presence, service: ReportsService, line: Line) -> None:
+        self._line = line
         self._node = node
         self._presence = presence
         self._service = service
@@ -128,6 +177,8 @@ class _Reporter:
                 problems = await self._take_ejections(report.ejections)
             case "heartbeat":
                 problems = []
+            case "client_status":
+                problems = self._service.desk.answered(self._line, report.client_status)
             case _:
                 problems = ["found neither instances nor ejections nor a heartbeat"]
         await self._presence.keep_alive()

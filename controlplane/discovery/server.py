@@ -11,7 +11,8 @@ nodes are still registering (a few seconds after a start) a stream stays open an
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,19 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
 )
 
+# Of a stream's age limit: the connection is told to take no new streams (GOAWAY; C-core spreads it by 10 %) before the
+# stream ends, so that the next one makes a new connection, which a load balancer may give to another replica.
+_CONNECTION_SHARE = 0.8
+_AGE_SPREAD = 0.1  # streams that began together do not end together
+
 Context = grpc.aio.ServicerContext[Any, bytes]
+
+
+def server_options(max_stream_age_s: float = 0.0) -> tuple[tuple[str, int], ...]:
+    """The options of a server that serves ADS. A connection's other streams may stay on it as long as they like."""
+    if not max_stream_age_s:
+        return SERVER_OPTIONS
+    return (*SERVER_OPTIONS, ("grpc.max_connection_age_ms", int(max_stream_age_s * _CONNECTION_SHARE * 1000)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,8 @@ class Collaborators:
     replica: str
     admission_per_s: float
     send_timeout_s: float
+    max_stream_age_s: float = 0.0  # 0 = no limit
+    rng: Callable[[], float] = random.random
 
 
 class DiscoveryService:
@@ -222,13 +237,14 @@ class DiscoveryService:
         )
         sync = parts.ledger.connect(connection)
         stream = self._streams[number] = Stream(
-            (DeltaSession if proxy.delta else SotwSession)(view, sync),
+            (DeltaSession if proxy.delta else SotwSession)(view, sync, ttl=proxy.ttl),
             diffs=self._diffs,
             clock=parts.clock,
             metrics=parts.metrics,
             control_plane=self._control_plane,
             send_timeout_s=parts.send_timeout_s,
             on_nack=lambda type_url, message, refused: self._refused(proxy, type_url, message, refused),
+            max_age_s=parts.max_stream_age_s * (1 + _AGE_SPREAD * (2 * parts.rng() - 1)),
         )
         parts.metrics.connected.labels(proxy.dialect.value).inc()
         who = f"{proxy.user_agent} {context.peer()}"

@@ -1,8 +1,8 @@
 """The state machine of one ADS stream, common to SotW and delta: what may be sent now, and in which order. Sans-io.
 
-Owns:   push order, make before break, EDS after CDS, the 30 s cap on held removals.
+Owns:   push order, make before break, EDS after CDS, the 30 s cap on held removals, when TTLs are renewed.
 Not:    reading the two protocols' requests and forming their responses (sotw, delta), bytes and tasks (server).
-Source: control-plane.md 5, rules 6, 11, 17-20; decision 20; envoyproxy/envoy xds_protocol.rst "eventual consistency".
+Source: control-plane.md 5, rules 6, 11, 17-20, 24; decision 20; xds_protocol.rst "eventual consistency".
 
 One change travels through a stream that subscribes to all clusters so:
 
@@ -31,38 +31,57 @@ from controlplane.compiler.types import Resource
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import Held, Rejection, Sent, Span, StreamSync
 from controlplane.snapshot.diff import ChangedNames
-from controlplane.snapshot.references import REFERRERS, clusters_named, eds_name, empty_load_assignment
+from controlplane.snapshot.references import (
+    REFERRERS,
+    clusters_named,
+    eds_name,
+    empty_load_assignment,
+    secrets_named,
+)
 from controlplane.snapshot.view import View
-from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, PUSH_ORDER
+from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, PUSH_ORDER, SECRET
 
 REMOVAL_HOLD_S = 30.0  # decision 20: only removals have a limit
 # A quarter of gRPC's default limit of 4 MiB for what a client receives: responses that can be split are.
 MAX_RESPONSE_BYTES = 1024 * 1024
+# So often within the shortest TTL of a type it is renewed: one lost heartbeat ends nothing.
+HEARTBEATS_PER_TTL = 3
+_MAX_UNANSWERED = 8  # then no heartbeat is added: the client does not read
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response to send. `removed` is empty in SotW."""
+    """A response to send.
+
+    `removed` is empty in SotW, where `missing` says which of the names that were asked for do not exist. `ttl`: the
+    client understands TTLs; `heartbeat`: it only renews them, without bodies.
+    """
 
     type_url: str
     nonce: str
     version: str
     resources: tuple[Resource, ...]
     removed: tuple[str, ...] = ()
+    ttl: bool = False
+    heartbeat: bool = False
+    missing: tuple[str, ...] = ()
 
 
 class Session(ABC):
     """One stream. Every event gives the responses to send, in order; `deadline` says when to call `on_time`."""
 
-    def __init__(self, view: View, sync: StreamSync) -> None:
+    def __init__(self, view: View, sync: StreamSync, *, ttl: bool = False) -> None:
+        """`ttl`: the client supports TTLs (its client features say so)."""
         self.view = view
         self.sync = sync
+        self._ttl = ttl
         self.subscriptions: dict[str, Subscription] = {}
         self.expired_nonces = 0
         self.refused: list[Rejection] = []  # new ones, until the shell takes them
         self._nonces = 0
         self._recent = Span(0, view.revision)  # of the view's last change
         self._held_since: dict[str, float] = {}  # cluster removals
+        self._beats: dict[str, float] = {}  # type: when its TTLs are renewed
         self._draining: set[str] = set()  # EDS names of clusters whose removal is held
         self._resumed = False  # the client brought clusters from an earlier stream, so it has routes too
 
@@ -79,16 +98,23 @@ class Session(ABC):
 
     def on_time(self, now: float) -> list[Response]:
         """The deadline has passed."""
-        return self._flush(now)
+        return self._flush(now) + self._renew(now)
 
     @property
     def deadline(self) -> float | None:
-        """When a held removal must go, or None."""
-        return min(self._held_since.values()) + REMOVAL_HOLD_S if self._held_since else None
+        """When a held removal must go or a TTL must be renewed, or None."""
+        times = list(self._beats.values())
+        if self._held_since:
+            times.append(min(self._held_since.values()) + REMOVAL_HOLD_S)
+        return min(times, default=None)
 
     @abstractmethod
     def _respond(self, type_url: str, subscription: Subscription, ready: dict[str, Resource | None]) -> list[Response]:
         """Form the responses for what is ready (None = gone); may be called with nothing ready."""
+
+    @abstractmethod
+    def _heartbeat(self, type_url: str, subscription: Subscription) -> Response:
+        """Form the response that renews the TTLs of the type."""
 
     # --- what is due, and what of it may go now
 
@@ -102,12 +128,18 @@ class Session(ABC):
 
     def _flush(self, now: float) -> list[Response]:
         responses: list[Response] = []
+        self._prepare(now)
         for type_url in PUSH_ORDER:
             subscription = self.subscriptions.get(type_url)
             if subscription is not None and self._is_open_question(type_url, subscription):
                 ready = self._ready(type_url, subscription, now)
                 responses += self._respond(type_url, subscription, ready)
+        if self._ttl:
+            self._plan_heartbeats(now)
         return responses
+
+    def _prepare(self, now: float) -> None:  # noqa: B027 - one of the two protocols needs it
+        """What has to be known before anything is decided."""
 
     def _is_open_question(self, type_url: str, subscription: Subscription) -> bool:
         # What was held and is no longer due (the view went back) must leave the ledger too.
@@ -169,6 +201,9 @@ class Session(ABC):
         endpoints = eds_name(resource)
         if endpoints is not None and self._is_open(CLUSTER_LOAD_ASSIGNMENT, endpoints, patient=patient):
             return f"EDS {endpoints}"
+        for secret in secrets_named(resource):
+            if self.view.get(SECRET, secret) is not None and self._is_open(SECRET, secret, patient=patient):
+                return f"SDS {secret}"
         return ""
 
     def _is_open(self, type_url: str, name: str, *, patient: bool) -> bool:
@@ -206,8 +241,7 @@ class Session(ABC):
         version: str = "",
     ) -> Response:
         """Form one response and write it down. `whole`: all resources of a full-state response."""
-        self._nonces += 1
-        nonce = str(self._nonces)
+        nonce = self._new_nonce()
         span = self._span(subscription, changed)
         fresh = [name for name in changed if name not in subscription.sent]
         for name, resource in changed.items():
@@ -218,7 +252,11 @@ class Session(ABC):
             self._endpoints_follow(changed, fresh, span)
         resources = tuple(whole.values()) if whole is not None else tuple(r for r in changed.values() if r is not None)
         removed = () if whole is not None else tuple(name for name, resource in changed.items() if resource is None)
-        return Response(type_url, nonce, version, resources, removed)
+        return Response(type_url, nonce, version, resources, removed, ttl=self._ttl)
+
+    def _new_nonce(self) -> str:
+        self._nonces += 1
+        return str(self._nonces)
 
     def _span(self, subscription: Subscription, changed: Iterable[str]) -> Span:
         spans = [subscription.due[name] for name in changed if name in subscription.due]
@@ -239,6 +277,24 @@ class Session(ABC):
                 accepted.discard(waits_for)
             if endpoints is not None and waits_for in endpoints.names:
                 endpoints.force(waits_for, span)
+
+    # --- TTL
+
+    def _plan_heartbeats(self, now: float) -> None:
+        for type_url, subscription in self.subscriptions.items():
+            if subscription.mortal:
+                at = now + min(subscription.mortal.values()) / HEARTBEATS_PER_TTL
+                self._beats[type_url] = min(self._beats.get(type_url, at), at)
+            else:
+                self._beats.pop(type_url, None)
+
+    def _renew(self, now: float) -> list[Response]:
+        due = [type_url for type_url in PUSH_ORDER if self._beats.get(type_url, now + 1) <= now]
+        for type_url in due:
+            del self._beats[type_url]
+        self._plan_heartbeats(now)
+        answering = [url for url in due if len(self.sync.of(url).outstanding) < _MAX_UNANSWERED]
+        return [self._heartbeat(url, self.subscriptions[url]) for url in answering]
 
     def _new_span(self, subscription: Subscription) -> Span:
         """The span of what the client asked for by itself: on a new type everything up to now."""

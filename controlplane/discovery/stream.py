@@ -1,8 +1,11 @@
 """The shell around one session: reads requests, takes new views, writes responses.
 
-Owns:   the two tasks of a stream, its bounded outbox, coalescing, the send time-out.
+Owns:   the two tasks of a stream, its bounded outbox, coalescing, the send time-out, the end of an old stream.
 Not:    what is sent and when (session), whether the stream is admitted (server).
-Source: control-plane.md 5, rules 17 and 23.
+Source: control-plane.md 5, rules 17, 23 and 26.
+
+A stream older than its `max_age_s` ends when nothing is under way on it, at the latest `_MAX_OVERTIME_S` later,
+and with OK: its client comes back at once, perhaps to another replica, and brings its versions: nothing is sent twice.
 
 Invariants: one ordered queue a stream. A new view is taken only when the outbox is empty, always the newest: a slow
         reader skips the views between. A reader that takes nothing for `send_timeout_s` is cut off; it comes back and
@@ -31,6 +34,8 @@ from mesh.tasks import cancel_and_wait, spawn
 
 _log = get_logger(__name__)
 _MAX_OUTBOX = 64
+_MAX_OVERTIME_S = 60.0  # who answers nothing for so long is as well off on a new stream
+_LOOK_S = 0.25  # at an old stream that is not at rest
 
 Request = DiscoveryRequest | DeltaDiscoveryRequest
 Read = Callable[[], Awaitable[Request | None]]  # None: the client has ended its side
@@ -55,7 +60,9 @@ class Stream:
         control_plane: bytes,
         send_timeout_s: float,
         on_nack: Refused,
+        max_age_s: float = 0.0,
     ) -> None:
+        """`max_age_s` 0 = it may grow as old as it likes."""
         self._session = session
         self._diffs = diffs
         self._clock = clock
@@ -64,6 +71,7 @@ class Stream:
         self._control_plane = control_plane
         self._send_timeout_s = send_timeout_s
         self._on_nack = on_nack
+        self._old_at = clock.monotonic() + max_age_s if max_age_s else None
         self._outbox: deque[Response] = deque()
         self._newest: View | None = None
         self._offered_at = 0.0  # of the oldest view that the session has not taken
@@ -130,6 +138,9 @@ class Stream:
                 await self._write_one(write, self._outbox.popleft())
             elif self._newest is not None:
                 self._take_view()
+            elif self._may_end_of_age():
+                self._metrics.aged.inc()
+                self.end()
             else:
                 await self._sleep()
 
@@ -159,15 +170,30 @@ class Stream:
         self._outbox.extend(self._session.on_view(view, changed, now))
         self._taken_at = self._offered_at if self._outbox else None
 
+    def _may_end_of_age(self) -> bool:
+        """Old, and nothing is under way that the client would have to be told again."""
+        now = self._clock.monotonic()
+        if self._old_at is None or now < self._old_at:
+            return False
+        return self._session.sync.at_rest or now >= self._old_at + _MAX_OVERTIME_S
+
     async def _sleep(self) -> None:
-        """Until something happens, or a held removal is due."""
+        """Until something happens, or the session has something to do, or it is old."""
         self._wake.clear()
         if self._outbox or self._newest is not None or self._ended:
             return
-        deadline = self._session.deadline
-        timeout_s = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._sleep_s()):
                 await self._wake.wait()
         except TimeoutError:
-            self._outbox.extend(self._session.on_time(self._clock.monotonic()))
+            now, deadline = self._clock.monotonic(), self._session.deadline
+            if deadline is not None and deadline <= now:
+                self._outbox.extend(self._session.on_time(now))
+
+    def _sleep_s(self) -> float | None:
+        now, times = self._clock.monotonic(), []
+        if (deadline := self._session.deadline) is not None:
+            times.append(deadline)
+        if self._old_at is not None:
+            times.append(max(self._old_at, now + _LOOK_S))
+        return max(0.0, min(times) - now) if times else None

@@ -12,7 +12,7 @@ from controlplane.distribution.stream_sync import Span
 class Subscription:
     """The state of one type. Mutable, private to its session."""
 
-    __slots__ = ("answered", "due", "forced", "named", "names", "nonce", "sent", "wildcard")
+    __slots__ = ("answered", "due", "forced", "mortal", "named", "names", "nonce", "sent", "wildcard")
 
     def __init__(self) -> None:
         self.wildcard = False
@@ -21,6 +21,7 @@ class Subscription:
         self.sent: dict[str, Resource] = {}
         self.due: dict[str, Span] = {}
         self.forced: set[str] = set()  # to be sent although the version is the same
+        self.mortal: dict[str, float] = {}  # those of `sent` that have a TTL, in seconds
         self.nonce = ""  # of the newest response
         self.answered = False
 
@@ -47,8 +48,17 @@ class Subscription:
         self.forced.discard(name)
         if resource is None:
             self.sent.pop(name, None)
+            self.mortal.pop(name, None)
         else:
-            self.sent[name] = resource
+            self.holds(name, resource)
+
+    def holds(self, name: str, resource: Resource) -> None:
+        """The client has `resource`, or is about to."""
+        self.sent[name] = resource
+        if resource.ttl_s:
+            self.mortal[name] = resource.ttl_s
+        else:
+            self.mortal.pop(name, None)
 
     def drop(self, name: str) -> None:
         """The client does not hold the name any more (rule 9: then it is sent again when asked for again)."""

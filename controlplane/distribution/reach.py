@@ -60,7 +60,6 @@ def reach_of(value: Any) -> Reach | None:
     """From the `proxies` field of a status; None when it is none, as another version may have written it."""
     if not isinstance(value, Mapping):
         return None
-    counts = [value.get(name) for name in ("acknowledged", "pending", "rejected")]
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return None
-    return Reach(*counts)
+    found = (value.get(name) for name in ("acknowledged", "pending", "rejected"))
+    counts = [count for count in found if isinstance(count, int) and count >= 0]
+    return Reach(*counts) if len(counts) == 3 else None

@@ -207,6 +207,11 @@ class StreamSync:
         for sync in self.types.values():
             yield from sync.spans()
 
+    @property
+    def at_rest(self) -> bool:
+        """Is nothing queued, unanswered or held back?"""
+        return next(iter(self.open_spans()), None) is None
+
     def waiting_for(self, revision: int) -> Iterator[tuple[str, str, str]]:
         """(type, name, what it waits for) of everything that `revision` changes and that is unanswered; the name is
         empty for a view that the session has not taken yet."""

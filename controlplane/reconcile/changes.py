@@ -6,6 +6,7 @@ Invariants: an unreadable value never raises: it is left out of the mesh, rememb
         the key is written again or deleted. Keys that no proxy's configuration depends on are passed over.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from controlplane.policy.kinds import KINDS
 from controlplane.policy.objects import PolicyObject, decode
 from controlplane.registry.codec import decode_ejection, decode_instance, decode_node
 from controlplane.registry.instances import Ejection, Instance, Node
-from controlplane.store.keys import EJECTIONS, INSTANCES, NODES, OBJECTS, REPLICAS, ObjectKey
+from controlplane.store.keys import CA_ROOTS, EJECTIONS, INSTANCES, NODES, OBJECTS, REPLICAS, ObjectKey
 from controlplane.store.protocol import Entry
 from mesh.errors import MeshError
 from mesh.vocabulary import ObjectRef
@@ -29,10 +30,11 @@ class Gathered:
     instances: dict[InstanceKey, Instance | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
     ejections: dict[EjectionKey, Ejection | None] = field(default_factory=dict)
+    roots: dict[str, str | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether there is anything that proxies' configuration may depend on."""
-        return bool(self.objects or self.instances or self.nodes or self.ejections)
+        return bool(self.objects or self.instances or self.nodes or self.ejections or self.roots)
 
     def as_changes(self, revision: int) -> Changes:
         """As MeshState takes them."""
@@ -46,6 +48,8 @@ class Gathered:
             deleted_nodes=tuple(key for key, item in self.nodes.items() if item is None),
             ejections=tuple(item for item in self.ejections.values() if item is not None),
             deleted_ejections=tuple(key for key, item in self.ejections.items() if item is None),
+            roots=tuple((key, item) for key, item in self.roots.items() if item is not None),
+            deleted_roots=tuple(key for key, item in self.roots.items() if item is None),
         )
 
 
@@ -63,6 +67,7 @@ class ChangeReader:
             (INSTANCES, _read_instance),
             (NODES, _read_node),
             (EJECTIONS, _read_ejection),
+            (CA_ROOTS, _read_root),
             (REPLICAS, self._read_replica),
         )
 
@@ -165,6 +170,16 @@ def _read_ejection(key: str, value: bytes | None, gathered: Gathered) -> None:
     if found is not None and (found.cluster, found.endpoint, found.node) != named:
         raise ValueError(f"found an ejection of {found.endpoint}, expected {'/'.join(named)} as the key says")
     gathered.ejections[named] = found
+
+
+def _read_root(key: str, value: bytes | None, gathered: Gathered) -> None:
+    """The certificate of a root; its key is not looked at."""
+    name = key.removeprefix(CA_ROOTS)
+    stored = json.loads(value) if value is not None else {}
+    found = stored.get("certificatePem") if isinstance(stored, dict) else None
+    if value is not None and not (isinstance(found, str) and "-----BEGIN CERTIFICATE-----" in found):
+        raise ValueError("found no certificatePem, expected a root of the CA")
+    gathered.roots[name] = found
 
 
 def _parts(key: str, prefix: str) -> tuple[str, str, str]:

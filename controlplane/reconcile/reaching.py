@@ -15,17 +15,18 @@ revision: O(proxies + scopes * objects), and nothing while nothing happens.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 from controlplane.compiler.types import Compiled
-from controlplane.distribution.ledger import DistributionLedger
+from controlplane.distribution.ledger import Connection, DistributionLedger
 from controlplane.distribution.reach import Reach
 from controlplane.distribution.stream_sync import Span, StreamSync
 from controlplane.snapshot.view import View
 from mesh.vocabulary import Dialect, ObjectRef
 
 Refs = frozenset[ObjectRef]
+Ranges = Sequence[tuple[int, int]]  # half-open, of places among the objects
 
 
 class SourceIndex:
@@ -49,25 +50,74 @@ class SourceIndex:
         self._known = {key: item for key, item in self._known.items() if key in wanted}
 
 
-@dataclass(slots=True)
-class _Node:
-    """One proxy: all streams of a node. `named`: what clients use that name their resources."""
-
-    shared: list[Compiled] = field(default_factory=list)
-    own: list[Compiled] = field(default_factory=list)
-    named: set[ObjectRef] = field(default_factory=set)
-    spans: list[Span] = field(default_factory=list)
-
-
 class _Group:
     """The proxies of one scope that follow it whole. `edges`: how many ranges of pending objects open less close at
     each place; their running sum is how many proxies are pending for the object there."""
 
-    __slots__ = ("edges", "nodes")
+    __slots__ = ("edges", "nodes", "refs")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, refs: Refs, size: int) -> None:
+        self.refs = refs
         self.nodes = 0
         self.edges = [0] * (size + 1)
+
+
+class _Count:
+    """One count. `interested` and `pending` are whole after `close`."""
+
+    def __init__(self, objects: "_Objects", index: SourceIndex, published: int) -> None:
+        self._objects = objects
+        self._index = index
+        # What is not published yet may still be for anybody.
+        self._unpublished = Span(published, _NEVER)
+        self._everywhere = objects.ranges([self._unpublished])
+        self._groups: dict[int, _Group] = {}
+        self.interested: Counter[ObjectRef] = Counter()
+        self.pending: Counter[ObjectRef] = Counter()
+        self.ranges: dict[str, Ranges] = {}  # by node
+
+    def follows(self, node: str, sync: StreamSync, view: View) -> None:
+        """A proxy that uses everything in its view: the scope's part is counted with the scope."""
+        group = self._groups.get(id(view.shared))
+        if group is None:
+            group = self._groups[id(view.shared)] = _Group(self._index.of(view.shared), len(self._objects.refs))
+        group.nodes += 1
+        ranges = self._ranges(node, sync)
+        for low, high in ranges:
+            group.edges[low] += 1
+            group.edges[high] -= 1
+        for ref in self._index.of(view.own):
+            if ref not in group.refs:
+                self._add(ref, ranges)
+
+    def uses(self, node: str, refs: Iterable[ObjectRef], ranges: Ranges) -> None:
+        """A proxy that uses `refs`."""
+        self.ranges[node] = ranges
+        for ref in refs:
+            self._add(ref, ranges)
+
+    def joined(self, syncs: Iterable[StreamSync]) -> Ranges:
+        """The pending ranges of several streams."""
+        return self._objects.ranges([self._unpublished, *(span for sync in syncs for span in sync.open_spans())])
+
+    def close(self) -> None:
+        """Add what was counted with the scopes."""
+        for group in self._groups.values():
+            counts = dict(zip(self._objects.refs, accumulate(group.edges), strict=False))
+            for ref in group.refs:
+                self.interested[ref] += group.nodes
+                self.pending[ref] += counts.get(ref, 0)
+
+    def _add(self, ref: ObjectRef, ranges: Ranges) -> None:
+        self.interested[ref] += 1
+        if ranges:
+            self.pending[ref] += self._objects.within(ref, ranges)
+
+    def _ranges(self, node: str, sync: StreamSync) -> Ranges:
+        spans = list(sync.open_spans())
+        ranges = self._objects.ranges([self._unpublished, *spans]) if spans else self._everywhere
+        self.ranges[node] = ranges
+        return ranges
 
 
 class Reaching:
@@ -83,77 +133,50 @@ class Reaching:
         """By object, those only that some proxy uses. `revisions`: which revision wrote each object last."""
         seen = (*self._ledger.fingerprint(), len(revisions), max(revisions.values(), default=0))
         if seen != self._seen:
-            self._last = self._count(views, revisions)
+            self._last = self._counted(views, revisions)
             self._index.keep(compiled for view in views.values() for compiled in (view.shared, view.own))
             self._seen = seen
         return self._last
 
-    def _count(self, views: Mapping[int, View], revisions: Mapping[ObjectRef, int]) -> Mapping[ObjectRef, Reach]:
-        order = sorted(revisions.items(), key=lambda item: item[1])
-        refs = [ref for ref, _ in order]
-        places = {ref: place for place, ref in enumerate(refs)}
-        objects = _Objects(refs, [revision for _, revision in order], places)
-        interested: Counter[ObjectRef] = Counter()
-        pending: Counter[ObjectRef] = Counter()
-        groups: dict[int, tuple[Compiled, _Group]] = {}
-        nodes = self._nodes(views)
-        for node in nodes.values():
-            ranges = objects.ranges(node.spans)
-            if len(node.shared) == 1 and not node.named:
-                (shared,) = node.shared
-                _, group = groups.setdefault(id(shared), (shared, _Group(len(order))))
-                group.nodes += 1
-                for low, high in ranges:
-                    group.edges[low] += 1
-                    group.edges[high] -= 1
-                single = self._refs(node.own) - self._index.of(shared)
-            else:  # several streams, or one that names what it uses
-                single = self._refs([*node.shared, *node.own]) | node.named
-            for ref in single:
-                interested[ref] += 1
-                pending[ref] += objects.within(ref, ranges)
-        for shared, group in groups.values():
-            counts = dict(zip(objects.refs, accumulate(group.edges), strict=False))
-            for ref in self._index.of(shared):
-                interested[ref] += group.nodes
-                pending[ref] += counts.get(ref, 0)
-        rejected = self._rejecting(nodes, objects, pending)
-        return {
-            ref: _reach(count, pending[ref], rejected[ref]) for ref, count in interested.items() if ref in revisions
-        }  # fmt: skip
-
-    def _nodes(self, views: Mapping[int, View]) -> dict[str, _Node]:
-        nodes: dict[str, _Node] = {}
-        for connection, sync in self._ledger.streams():
-            view = views.get(connection.stream)
-            if view is None:
-                continue
-            node = nodes.setdefault(connection.node, _Node())
-            node.spans += self._spans(sync)
-            if connection.dialect is Dialect.GRPC:
-                node.named |= _named(sync, view)
+    def _counted(self, views: Mapping[int, View], revisions: Mapping[ObjectRef, int]) -> Mapping[ObjectRef, Reach]:
+        objects = _Objects.sorted(revisions)
+        count = _Count(objects, self._index, self._ledger.published)
+        several: dict[str, list[tuple[Connection, StreamSync, View]]] = {}
+        streams = [
+            (connection, sync, views[connection.stream])
+            for connection, sync in self._ledger.streams()
+            if connection.stream in views
+        ]
+        of_node = Counter(connection.node for connection, _, _ in streams)
+        for connection, sync, view in streams:
+            if connection.dialect is Dialect.GRPC or of_node[connection.node] > 1:
+                several.setdefault(connection.node, []).append((connection, sync, view))
             else:
-                node.shared += [] if any(view.shared is known for known in node.shared) else [view.shared]
-                node.own.append(view.own)
-        return nodes
+                count.follows(connection.node, sync, view)
+        for node, found in several.items():
+            refs = frozenset().union(*(self._used(connection, sync, view) for connection, sync, view in found))
+            count.uses(node, refs, count.joined(sync for _, sync, _ in found))
+        count.close()
+        rejected = self._rejecting(count, objects)
+        return {
+            ref: _reach(interested, count.pending[ref], rejected[ref])
+            for ref, interested in count.interested.items()
+            if ref in revisions
+        }
 
-    def _spans(self, sync: StreamSync) -> list[Span]:
-        """What is unanswered; what is not published yet may still be for it."""
-        return [*sync.open_spans(), Span(self._ledger.published, _NEVER)]
+    def _used(self, connection: Connection, sync: StreamSync, view: View) -> Refs:
+        if connection.dialect is Dialect.GRPC:
+            return _named(sync, view)
+        return self._index.of(view.shared) | self._index.of(view.own)
 
-    def _refs(self, compilations: Iterable[Compiled]) -> Refs:
-        return frozenset().union(*(self._index.of(compiled) for compiled in compilations))
-
-    def _rejecting(
-        self, nodes: Mapping[str, _Node], objects: "_Objects", pending: Counter[ObjectRef]
-    ) -> Counter[ObjectRef]:
+    def _rejecting(self, count: _Count, objects: "_Objects") -> Counter[ObjectRef]:
         """The proxies that refuse a resource of the object; they are taken off the pending ones."""
         found = {
             (source.ref, node) for node, rejection in self._ledger.rejections() for source in rejection.sources
         }  # fmt: skip
         for ref, node in found:
-            if node in nodes and objects.within(ref, objects.ranges(nodes[node].spans)):
-                pending[ref] -= 1
+            if objects.within(ref, count.ranges.get(node, ())):
+                count.pending[ref] -= 1
         return Counter(ref for ref, _ in found)
 
 
@@ -168,7 +191,13 @@ class _Objects:
     revisions: Sequence[int]
     places: Mapping[ObjectRef, int]
 
-    def ranges(self, spans: Iterable[Span]) -> list[tuple[int, int]]:
+    @classmethod
+    def sorted(cls, revisions: Mapping[ObjectRef, int]) -> "_Objects":
+        order = sorted(revisions.items(), key=lambda item: item[1])
+        refs = [ref for ref, _ in order]
+        return cls(refs, [revision for _, revision in order], {ref: place for place, ref in enumerate(refs)})
+
+    def ranges(self, spans: Iterable[Span]) -> Ranges:
         """The half-open index ranges of objects that the spans hold, joined where they overlap."""
         found = sorted(
             (bisect_right(self.revisions, span.after), bisect_right(self.revisions, span.revision)) for span in spans
@@ -183,7 +212,7 @@ class _Objects:
                 joined.append((low, high))
         return joined
 
-    def within(self, ref: ObjectRef, ranges: Sequence[tuple[int, int]]) -> bool:
+    def within(self, ref: ObjectRef, ranges: Ranges) -> bool:
         """Whether the object is in one of the ranges."""
         place = self.places.get(ref)
         return place is not None and any(low <= place < high for low, high in ranges)
@@ -195,7 +224,7 @@ def _reach(interested: int, pending: int, rejected: int) -> Reach:
     return Reach(max(interested - pending - rejected, 0), pending, rejected)
 
 
-def _named(sync: StreamSync, view: View) -> set[ObjectRef]:
+def _named(sync: StreamSync, view: View) -> Refs:
     """The objects behind the resources that a client has named."""
     found: set[ObjectRef] = set()
     for type_url, types in sync.types.items():
@@ -203,4 +232,4 @@ def _named(sync: StreamSync, view: View) -> set[ObjectRef]:
         names = {*types.accepted, *types.held, *types.rejected, *unanswered}
         resources = (view.get(type_url, name) for name in names)
         found.update(source.ref for resource in resources if resource is not None for source in resource.sources)
-    return found
+    return frozenset(found)

@@ -1,6 +1,7 @@
 """From the store to the proxies: watch, fold into MeshState, compile, tell the streams that are concerned.
 
-Owns:   the current MeshState; the debounce; the order (compile, queue on streams, then `published`).
+Owns:   the current MeshState, and during a rollout that of its staged proxies; the debounce; the order (compile, queue
+        on streams, then `published`).
 Not:    what is compiled (controlplane.compiler), what goes on which stream (controlplane.discovery).
 Source: design section 5; decisions 17 and 18.
 
@@ -15,16 +16,19 @@ Invariants:
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.compiler.types import Condition
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.replicas import ReplicaRecord
 from controlplane.model.mesh_state import Changes, MeshState
+from controlplane.model.rollout_overlay import Candidate, followed
 from controlplane.policy.objects import PolicyObject
 from controlplane.reconcile.changes import ChangeReader, Gathered
 from controlplane.reconcile.debounce import Debounce
 from controlplane.reconcile.metrics import ReconcileMetrics
 from controlplane.reconcile.reaching import Reaching
+from controlplane.reconcile.rollout_reader import RolloutReader
 from controlplane.reconcile.status import StatusBook, rejection_conditions
 from controlplane.settings import MeshSettings
 from controlplane.snapshot.cache import Compiling, SnapshotCache, Update
@@ -42,6 +46,14 @@ _SYNC_S = 60.0
 # How long the loop may be held by one slice of a publication. The first stream of a scope pays for its compilation.
 _SLICE_S = 0.01
 _ENTRIES_AT_ONCE = 200  # that are parsed before others get a turn
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A rollout's state as every stream here has been told of it, with store revision `revision`."""
+
+    candidate: Candidate
+    revision: int
 
 
 class Reconciler:
@@ -68,6 +80,9 @@ class Reconciler:
         self._book = StatusBook()
         self._reaching = Reaching(ledger)
         self._debounce = Debounce()
+        self.rollouts = RolloutReader()
+        self._candidate: Candidate | None = None
+        self.published: Published | None = None
         self.mesh = MeshState.empty(mesh_settings)
         self.cache = SnapshotCache(compiler, self.mesh)
         self._revision = 0  # of the store, as far as the watch has come
@@ -140,9 +155,12 @@ class Reconciler:
     async def _follow(self) -> None:
         async for step in self._store.watch(ROOT):
             gathered = await self._read(step)
+            staged = self.rollouts.read(step.puts, step.deletes)
             self._revision = step.revision
-            if gathered or not self.synced:
-                self.mesh = self.mesh.with_changes(gathered.as_changes(step.revision))
+            if gathered or staged or not self.synced:
+                changes = gathered.as_changes(step.revision)
+                self.mesh = self.mesh.with_changes(changes)
+                self._candidate = followed(self._candidate, self.rollouts.overlay, self.mesh, changes)
                 self._note_change()
             elif self._debounce.due is None:
                 self._ledger.publish(step.revision)  # nothing that a proxy could wait for
@@ -191,20 +209,29 @@ class Reconciler:
 
     async def _publish(self) -> None:
         begun = self._clock.monotonic()
-        revision, mesh = self._revision, self.mesh
+        revision, mesh, candidate = self._revision, self.mesh, self._candidate
         if self._waiting_since is not None:
             self._metrics.debounce_time.observe(begun - self._waiting_since)
         self._waiting_since = None
         self._debounce.flushed(begun)  # what comes from now on waits for the next publication
-        self.cache.advance(mesh)
+        self.cache.advance(mesh, candidate)
         await self._refresh()
         self._ledger.publish(revision)
+        self._note_published(candidate, revision)
         self._metrics.publications.inc()
         self._metrics.revision.set(revision)
         self._metrics.push_time.observe(self._clock.monotonic() - begun)
         if not self.synced:
             self.synced = True
             self._ended_or_synced.set()
+
+    def _note_published(self, candidate: Candidate | None, revision: int) -> None:
+        """The revision is the one that first brought the rollout's present state, so that its answers are those."""
+        known = self.published
+        if candidate is None:
+            self.published = None
+        elif known is None or known.candidate.overlay is not candidate.overlay:
+            self.published = Published(candidate, revision)
 
     async def _refresh(self) -> None:
         """Give every stream its new view; others get a turn after each slice."""

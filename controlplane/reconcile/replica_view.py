@@ -62,6 +62,10 @@ class ReplicaView:
     def previewed(self, puts: Sequence[PolicyObject], deletes: Sequence[ObjectRef]) -> MeshState:
         return self._reconciler.previewed(puts, deletes)
 
+    def rollout_of(self, node: str) -> str:
+        candidate = self._reconciler.cache.candidate
+        return candidate.overlay.rollout if candidate is not None and candidate.overlay.stages(node) else ""
+
     def connected(self) -> Mapping[str, Proxy]:
         return self._reconciler.cache.connected()
 

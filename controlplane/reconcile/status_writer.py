@@ -8,6 +8,7 @@ Invariants: writing a status never triggers a compile (the reconciler ignores st
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
@@ -24,6 +25,7 @@ _log = get_logger(__name__)
 EVERY_S = 1.0
 _OPS_PER_TRANSACTION = 100
 _OPS_PER_LOOK = 500
+_PAUSES, _SLOWEST_S = 19, 10.0
 
 
 class StatusWriter:
@@ -37,13 +39,16 @@ class StatusWriter:
         self._generation = 0
 
     async def run(self) -> None:
-        """Look every second until cancelled."""
+        """Look every second until cancelled; less often where a look is dear, so that it takes a twentieth at most."""
+        pause_s = EVERY_S
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(pause_s)
+            begun = time.monotonic()
             try:
                 await self.write()
             except MeshError as error:
                 _log.warning("cannot write statuses; trying again", reason=str(error))
+            pause_s = min(max(EVERY_S, _PAUSES * (time.monotonic() - begun)), _SLOWEST_S)
 
     async def write(self) -> None:
         """Write the difference."""

@@ -108,6 +108,7 @@ async def commit(
     """Make the change, its record and `content` (what was before, history.pack) in one transaction.
 
     Uses two operations and one check of the limits.
+    Raises NO_SPACE when the store is full and nothing was changed.
     Raises UNAVAILABLE only when the change was surely not made, or when the store stays away so long that nobody can
     tell; the message says which.
     """
@@ -115,6 +116,8 @@ async def commit(
     try:
         return await store.transact([ModRevisionIs(key, 0), *checks], [*ops, *_own_ops(record, content)])
     except MeshError as error:
+        if error.code is ErrorCode.NO_SPACE:
+            return await _although_full(store, key, error)
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
         return await _resolve(store, key, error)
@@ -125,6 +128,16 @@ def _own_ops(record: ApplyRecord, content: bytes) -> list[Op]:
         return [Put(apply_key(record.id), record.encode())]
     sized = replace(record, content_bytes=len(content))
     return [Put(apply_key(record.id), sized.encode()), Put(history_key(record.id), content)]
+
+
+async def _although_full(store: ConfigStore, key: str, full: MeshError) -> TxnResult:
+    """etcd refuses a write before it makes it, but for the one that fills it up: that one is made and refused."""
+    entry = await store.get(key)
+    if entry is not None:
+        return TxnResult(True, entry.mod_revision)
+    raise MeshError(
+        ErrorCode.NO_SPACE, f"nothing was changed: {full.message}", subject=full.subject, hint=full.hint
+    ) from full
 
 
 async def _resolve(store: ConfigStore, key: str, lost: MeshError) -> TxnResult:
@@ -147,7 +160,9 @@ async def _resolve(store: ConfigStore, key: str, lost: MeshError) -> TxnResult:
         ErrorCode.UNAVAILABLE,
         f"the store went away before it answered, so the change may or may not have been made: {lost.message}",
         subject=lost.subject,
-        hint=f"look for apply record {key.removeprefix(APPLIES)} before you try again",
+        hint="; ".join(
+            filter(None, (lost.hint, f"look for apply record {key.removeprefix(APPLIES)} before you try again"))
+        ),
     ) from lost
 
 

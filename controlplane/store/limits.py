@@ -30,7 +30,19 @@ class TxnLimits:
         return self.max_ops - RESERVED_OPS
 
 
-EMBEDDED_LIMITS = TxnLimits(max_ops=4096, max_bytes=8_388_608 - 65_536)
+_ENVELOPE_BYTES = 65_536  # of a large request, what is not keys and values
+
+
+def limits_of(max_txn_ops: int, max_request_bytes: int) -> TxnLimits:
+    """For an etcd that was started with these; 0 = etcd's default."""
+    default = TxnLimits()
+    return TxnLimits(
+        max_ops=max_txn_ops or default.max_ops,
+        max_bytes=max(max_request_bytes - _ENVELOPE_BYTES, 0) if max_request_bytes else default.max_bytes,
+    )
+
+
+EMBEDDED_LIMITS = limits_of(4096, 8_388_608)
 
 
 def size_bytes(checks: Sequence[Check], ops: Sequence[Op]) -> int:

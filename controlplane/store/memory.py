@@ -48,6 +48,10 @@ class MemoryStore:
     def healthy(self) -> bool:
         return not self._closed
 
+    @property
+    def problem(self) -> str:
+        return "the store is closed" if self._closed else ""
+
     async def close(self) -> None:
         self._closed = True
         self._wake()

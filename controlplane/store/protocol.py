@@ -127,7 +127,7 @@ class ConfigStore(Protocol):
         ...
 
     async def transact(self, checks: Sequence[Check], ops: Sequence[Op]) -> TxnResult:
-        """TOO_LARGE names the limits (operations, bytes) and how to raise them."""
+        """TOO_LARGE names the limits (operations, bytes) and how to raise them; NO_SPACE: the store is full."""
         ...
 
     def watch(self, prefix: str) -> AsyncIterator[Changes]:
@@ -140,5 +140,10 @@ class ConfigStore(Protocol):
 
     @property
     def healthy(self) -> bool: ...
+
+    @property
+    def problem(self) -> str:
+        """Why the store cannot do its work, with what helps; empty when it can. A full one is healthy: it is read."""
+        ...
 
     async def close(self) -> None: ...

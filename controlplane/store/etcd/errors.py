@@ -8,6 +8,10 @@ import grpc
 
 from mesh.errors import ErrorCode, MeshError
 
+NO_SPACE_HINT = (
+    "compact and defragment etcd (etcdctl compact, etcdctl defrag) or start it with a larger --quota-backend-bytes; "
+    "then disarm its alarm (etcdctl alarm disarm)"
+)
 # (text that the details contain, code, hint); the first match wins, before the status is looked at.
 _BY_TEXT: tuple[tuple[str, ErrorCode, str], ...] = (
     ("required revision has been compacted", ErrorCode.COMPACTED, "list again"),
@@ -17,7 +21,7 @@ _BY_TEXT: tuple[tuple[str, ErrorCode, str], ...] = (
     ("message larger than max", ErrorCode.TOO_LARGE, "start etcd with a larger --max-request-bytes"),
     ("duplicate key given", ErrorCode.INVALID, ""),
     ("requested lease not found", ErrorCode.NOT_FOUND, ""),
-    ("database space exceeded", ErrorCode.UNAVAILABLE, "compact and defragment etcd, or raise --quota-backend-bytes"),
+    ("database space exceeded", ErrorCode.NO_SPACE, NO_SPACE_HINT),
     ("authentication failed", ErrorCode.UNAUTHENTICATED, "check --etcd-user and --etcd-password-file"),
     ("user name is empty", ErrorCode.UNAUTHENTICATED, "this etcd asks for --etcd-user and --etcd-password-file"),
     ("permission denied", ErrorCode.PERMISSION_DENIED, "grant --etcd-user read and write on /gossamer/"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from controlplane.store.limits import TxnLimits
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret
+from mesh.secret import Secret
 
 _DEFAULT_PORT = 2379
 

@@ -1,12 +1,13 @@
 """ConfigStore on etcd.
 
-Owns:   the store's words in etcd's: paged lists, compare transactions, watches, leases, health.
+Owns:   the store's words in etcd's: paged lists, compare transactions, watches, leases, health, being full.
 Not:    connections and authentication (client.py), starting an etcd (store/embedded.py).
 Source: etcd v3 API; decisions 16-19.
 
 Invariant: a transaction is sent at most once; a lost answer is UNAVAILABLE (store/applies.py resolves it).
 """
 
+import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import aclosing
 from controlplane.store.etcd import leases
 from controlplane.store.etcd.assembler import entry_of
 from controlplane.store.etcd.client import EtcdClient
+from controlplane.store.etcd.errors import NO_SPACE_HINT
 from controlplane.store.etcd.methods import COMPACT, MEMBER_LIST, RANGE, STATUS, TXN, Method, Req, Resp
 from controlplane.store.etcd.options import EtcdOptions
 from controlplane.store.etcd.versions import warning_for
@@ -26,12 +28,14 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import get_logger
 from mesh.resilience.backoff import Rng
+from mesh.tasks import cancel_and_wait, spawn
 
 _log = get_logger(__name__)
 
 PAGE_KEYS = 500
 # A list without a revision starts over when compaction overtakes its pages; only a storm of writes does that twice.
 _LIST_TRIES = 3
+_FULL_LOOK_S = 2.0  # how often a full etcd is asked whether its alarm is still on
 
 
 class EtcdStore:
@@ -46,11 +50,20 @@ class EtcdStore:
         self._reachable = True
         self._broken_watches: set[int] = set()
         self._watch_ids = itertools.count(1)
+        self._full: asyncio.Task[None] | None = None  # runs as long as etcd is full
 
     @property
     def healthy(self) -> bool:
         """False while a watch is interrupted or the last call found no etcd."""
         return self._reachable and not self._broken_watches
+
+    @property
+    def problem(self) -> str:
+        """Why etcd cannot be used, or not be written; empty when it can."""
+        if not self.healthy:
+            return "the store does not answer"
+        full = self._full is not None and not self._full.done()
+        return f"etcd's space quota is used up, writes are refused: {NO_SPACE_HINT}" if full else ""
 
     async def check(self) -> str:
         """Ask etcd for its version, warn of an affected one, and return it. Raises UNAVAILABLE with the remedy."""
@@ -60,6 +73,8 @@ class EtcdStore:
             _log.warning("etcd version is affected", version=status.version, problem=warning)
         for alarm in status.errors:
             _log.warning("etcd raises an alarm", alarm=alarm)
+        if _is_full(status):
+            self._note_full()
         return status.version
 
     async def get(self, key: str) -> Entry | None:
@@ -98,13 +113,19 @@ class EtcdStore:
             self._broken_watches.discard(watch_id)
 
     async def grant(self, ttl_s: int) -> Lease:
-        return await leases.grant(self._client, self._keep_aliver, self._clock, ttl_s)
+        try:
+            return await leases.grant(self._client, self._keep_aliver, self._clock, ttl_s)
+        except MeshError as error:
+            if error.code is ErrorCode.NO_SPACE:
+                self._note_full()
+            raise
 
     async def compact(self, revision: int) -> None:
         """Forget what was before `revision`."""
         await self._call(COMPACT, wire.CompactionRequest(revision=revision))
 
     async def close(self) -> None:
+        await cancel_and_wait(self._full)
         await self._keep_aliver.close()
         await self._client.close()
 
@@ -134,9 +155,29 @@ class EtcdStore:
             answer = await self._client.call(method, request)
         except MeshError as error:
             self._reachable = error.code is not ErrorCode.UNAVAILABLE
+            if error.code is ErrorCode.NO_SPACE:
+                self._note_full()
             raise
         self._reachable = True
         return answer
+
+    def _note_full(self) -> None:
+        """Writes are refused until somebody makes room and disarms the alarm."""
+        if self._full is None or self._full.done():
+            _log.error("etcd is full, writes are refused", hint=NO_SPACE_HINT)
+            self._full = spawn("etcd is full", self._until_room())
+
+    async def _until_room(self) -> None:
+        while True:
+            await asyncio.sleep(_FULL_LOOK_S)
+            try:
+                status = await self._call(STATUS, wire.StatusRequest())
+            except MeshError as error:
+                _log.debug("etcd does not tell whether it is full", error=str(error))
+                continue
+            if not _is_full(status):
+                _log.info("etcd has room again")
+                return
 
     async def _member_count(self) -> int:
         try:
@@ -144,6 +185,10 @@ class EtcdStore:
         except MeshError as error:
             _log.debug("etcd does not tell its members", error=str(error))
             return self._client.endpoint_count
+
+
+def _is_full(status: wire.StatusResponse) -> bool:
+    return any("NOSPACE" in alarm for alarm in status.errors)
 
 
 def _compare(check: Check) -> wire.Compare:
