@@ -23,10 +23,12 @@ from controlplane.api.errors import FieldProblem, InvalidObjects, grpc_status
 from controlplane.api.exchange import dumps, parse_documents
 from controlplane.api.object_watch import WatchRequest
 from controlplane.api.operations import Operations
+from controlplane.api.revisions import MAX_WAIT_S
 from controlplane.api.selectors import parse_selector
 from controlplane.api.state_views import StateViews
 from controlplane.api.view import Dependencies
-from controlplane.api.writes import Caller
+from controlplane.api.wait_message import wait_message
+from controlplane.api.writes import BatchResult, Caller
 from controlplane.policy.kinds import KINDS, KindInfo
 from mesh.api.v1 import control_pb2, control_pb2_grpc
 from mesh.errors import ErrorCode, MeshError
@@ -57,13 +59,43 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Apply(self, request: control_pb2.ApplyRequest, context: _Context) -> control_pb2.ApplyResponse:
         """Create or replace all objects in one transaction, or none."""
         try:
-            caller = self._caller(context, dry_run=request.dry_run)
-            documents = _documents(request.manifests)
-            done = await self._operations.apply(
-                caller, documents, namespace=request.default_namespace or DEFAULT_NAMESPACE
-            )
+            caller, seconds = self._caller(context, dry_run=request.dry_run), _seconds(request.wait_ms)
+            namespace = request.default_namespace or DEFAULT_NAMESPACE
+            done = await self._operations.apply(caller, _documents(request.manifests), namespace=namespace)
+            return await self._applied(context, caller, done, seconds)
         except Exception as error:  # noqa: BLE001 - told to the client, a bug also to the log
             await _abort(context, error)
+
+    async def DeleteAll(self, request: control_pb2.DeleteAllRequest, context: _Context) -> control_pb2.ApplyResponse:
+        """Delete all objects that the manifests name in one transaction, or none."""
+        try:
+            caller, seconds = self._caller(context, dry_run=request.dry_run), _seconds(request.wait_ms)
+            done = await self._operations.delete_batch(
+                caller,
+                _documents(request.manifests),
+                namespace=request.default_namespace or DEFAULT_NAMESPACE,
+                missing_ok=request.ignore_not_found,
+            )
+            return await self._applied(context, caller, done, seconds)
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def Rollback(self, request: control_pb2.RollbackRequest, context: _Context) -> control_pb2.ApplyResponse:
+        """Make every object what it was as of a revision."""
+        try:
+            caller, seconds = self._caller(context, dry_run=request.dry_run), _seconds(request.wait_ms)
+            if request.revision <= 0:
+                raise MeshError(
+                    ErrorCode.UNREADABLE, f"found {request.revision}, expected a revision", subject="revision"
+                )
+            done = await self._operations.rollback(caller, request.revision)
+            return await self._applied(context, caller, done, seconds)
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def _applied(
+        self, context: _Context, caller: Caller, done: BatchResult, seconds: float
+    ) -> control_pb2.ApplyResponse:
         return control_pb2.ApplyResponse(
             revision=done.revision,
             results=[
@@ -75,7 +107,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 )
                 for item in done.results
             ],
+            wait=await self._wait(context, caller, done, seconds),
         )
+
+    async def _wait(
+        self, context: _Context, caller: Caller, done: BatchResult, seconds: float
+    ) -> control_pb2.Wait | None:
+        if not seconds or caller.dry_run or not done.revision:
+            return None
+        return wait_message(await self._views.revisions.wait(done.revision, seconds, _authorization(context)))
 
     async def Get(self, request: control_pb2.GetRequest, context: _Context) -> control_pb2.Object:
         """One object with its status."""
@@ -103,12 +143,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Delete(self, request: control_pb2.DeleteRequest, context: _Context) -> control_pb2.DeleteResponse:
         """Delete one object."""
         try:
-            caller = self._caller(context, dry_run=request.dry_run)
+            caller, seconds = self._caller(context, dry_run=request.dry_run), _seconds(request.wait_ms)
             kind = _kind(request.group, request.kind)
             done = await self._operations.delete(caller, kind, _namespace(kind, request.namespace), request.name)
+            wait = await self._wait(context, caller, done, seconds)
         except Exception as error:  # noqa: BLE001
             await _abort(context, error)
-        return control_pb2.DeleteResponse(revision=done.revision)
+        return control_pb2.DeleteResponse(revision=done.revision, wait=wait)
 
     async def Watch(
         self, request: control_pb2.WatchRequest, context: _Context
@@ -153,6 +194,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
             yield
         finally:
             self._watches -= 1
+
+
+def _seconds(wait_ms: int) -> float:
+    return min(max(wait_ms, 0) / 1000, MAX_WAIT_S)
 
 
 def _authorization(context: _Context) -> str:

@@ -30,6 +30,7 @@ ANSWERS: Mapping[ErrorCode, Answer] = {
     ErrorCode.CONFLICT: Answer(409, "Conflict", grpc.StatusCode.ABORTED),
     ErrorCode.COMPACTED: Answer(410, "Expired", grpc.StatusCode.OUT_OF_RANGE),
     ErrorCode.TOO_LARGE: Answer(413, "RequestEntityTooLarge", grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ErrorCode.NO_SPACE: Answer(507, "InsufficientStorage", grpc.StatusCode.RESOURCE_EXHAUSTED),
     ErrorCode.UNAUTHENTICATED: Answer(401, "Unauthorized", grpc.StatusCode.UNAUTHENTICATED),
     ErrorCode.PERMISSION_DENIED: Answer(403, "Forbidden", grpc.StatusCode.PERMISSION_DENIED),
     ErrorCode.UNAVAILABLE: Answer(503, "ServiceUnavailable", grpc.StatusCode.UNAVAILABLE),

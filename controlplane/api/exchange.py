@@ -25,14 +25,16 @@ _WARNING_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Preferred:
-    """What the client's Accept asks for."""
+    """What the client's Accept asks for. `pretty`: a person reads it in a browser."""
 
     table: bool = False
     yaml: bool = False
+    pretty: bool = False
 
 
 def preferred(request: web.Request) -> Preferred:
     """The first media type in Accept that we can serve; JSON when there is none."""
+    pretty = "text/html" in request.headers.get("Accept", "").lower()
     for offer in request.headers.get("Accept", "").split(","):
         media, *parameters = (part.strip().lower() for part in offer.split(";"))
         if media in ("application/json", "*/*", "application/*"):
@@ -40,10 +42,10 @@ def preferred(request: web.Request) -> Preferred:
             if wanted.get("as", "") == "table":
                 return Preferred(table=True)
             if not wanted.get("as"):
-                return Preferred()
+                return Preferred(pretty=pretty)
         if media in ("application/yaml", "text/yaml", "application/x-yaml"):
             return Preferred(yaml=True)
-    return Preferred()
+    return Preferred(pretty=pretty)
 
 
 def caller_of(request: web.Request, options: Mapping[str, Any] | None = None) -> Caller:
@@ -72,11 +74,17 @@ def flag(request: web.Request, name: str) -> bool:
 def number(request: web.Request, name: str, default: int = 0) -> int:
     """A whole number >= 0."""
     value = request.query.get(name, "")
-    if not value:
-        return default
-    if not (value.isascii() and value.isdigit()) or len(value) > 19:
-        raise MeshError(ErrorCode.UNREADABLE, f"found {value[:40]!r}, expected a number", subject=name)
-    return int(value)
+    return whole(value, name) if value else default
+
+
+def whole(text: str, name: str) -> int:
+    """A whole number >= 0; nothing is 0."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        expected = "revision" if name == "revision" else "number"
+        raise MeshError(ErrorCode.UNREADABLE, f"found {text[:40]!r}, expected a {expected}", subject=name)
+    return int(text)
 
 
 def duration_s(text: str, *, subject: str) -> float:
@@ -171,9 +179,13 @@ def answer(
     warnings: Iterable[str] = (),
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """The value as JSON, or YAML when the client prefers that."""
-    as_yaml = preferred(request).yaml
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True) if as_yaml else dumps(value)
+    """The value as JSON (indented for a browser), or YAML when the client prefers that."""
+    wanted = preferred(request)
+    as_yaml = wanted.yaml
+    if as_yaml:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    else:
+        text = indented(value) if wanted.pretty else dumps(value)
     response = web.Response(
         text=text, status=status, content_type="application/yaml" if as_yaml else "application/json", headers=headers
     )
@@ -185,6 +197,11 @@ def answer(
 def dumps(value: Any) -> str:
     """Compact JSON."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def indented(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def _bounded(warnings: Iterable[str]) -> Iterable[str]:

@@ -20,7 +20,8 @@ from controlplane.ca.signing import CertificateRequest
 from mesh.api.v1 import identity_pb2, identity_pb2_grpc
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret, get_logger
+from mesh.logs import get_logger
+from mesh.secret import Secret
 
 _log = get_logger(__name__)
 # What a wrong token looks like; a bad CSR of a good token is no attack.

@@ -5,11 +5,11 @@ Not:    schemas of kinds (openapi_schemas), those of /mesh/v1 (openapi_state).
 Source: OpenAPI 3.0.3; decision 25: kubectl looks for `fieldValidation` on the PATCH operation of a kind.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controlplane.api import patch
-from controlplane.api.openapi_schemas import META, SHARED, Schema, component, kind_schemas, ref
+from controlplane.api.openapi_schemas import ACCEPTED, META, SHARED, WAIT, Schema, component, kind_schemas, ref
 from controlplane.api.openapi_state import state_paths, state_schemas
 from controlplane.policy.kinds import KINDS, KindInfo
 
@@ -126,7 +126,8 @@ def _item(kind: KindInfo, version: str, scope: Sequence[Schema]) -> Schema:
         ),
         "patch": patched,
         "delete": _operation(
-            kind, version, "delete", "delete", "Delete one", [*parameters, _query("dryRun", "All: change nothing")],
+            kind, version, "delete", "delete", "Delete one",
+            [*parameters, _query("dryRun", "All: change nothing"), _query("wait", WAIT)],
             answers={200: f"{META}.Status"},
         ),
     }  # fmt: skip
@@ -138,7 +139,7 @@ def _operation(
     verb: str,
     action: str,
     summary: str,
-    parameters: Iterable[Schema],
+    parameters: Sequence[Schema],
     *,
     body: str = "",
     answers: Mapping[int, str],
@@ -147,13 +148,16 @@ def _operation(
         str(code): {"description": "OK", "content": {_JSON: {"schema": ref(name)}, _YAML: {"schema": ref(name)}}}
         for code, name in answers.items()
     }
+    if any(parameter["name"] == "wait" for parameter in parameters):
+        schema = {"schema": ref(next(iter(answers.values())))}
+        responses["202"] = {"description": ACCEPTED, "content": {_JSON: schema, _YAML: schema}}
     responses["default"] = _failure("a failure; `details.causes` names every field that is wrong")
     group = kind.group.partition(".")[0].capitalize() or "Core"
     operation: Schema = {
         "operationId": f"{verb}{group}{version.capitalize()}{kind.kind}",
         "summary": f"{summary}: {kind.kind}",
         "tags": [kind.api_version(version)],
-        "parameters": list(parameters),
+        "parameters": parameters,
         "responses": responses,
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": kind.group, "version": version, "kind": kind.kind},
@@ -180,6 +184,7 @@ def _query(name: str, description: str, type_: str = "string") -> Schema:
 _WRITE = (
     _query("dryRun", "All: check and answer, change nothing"),
     _query("fieldValidation", "unknown fields: Strict (default) refuses, Warn and Ignore drop them"),
+    _query("wait", WAIT),
 )
 _LIST = (
     _query("labelSelector", "app=users,version in (v1,v2),!legacy"),

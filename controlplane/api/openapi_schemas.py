@@ -17,6 +17,12 @@ from controlplane.policy.kinds import KindInfo
 Schema = dict[str, Any]
 
 COMPONENTS = "#/components/schemas/"
+# Of every write: the parameter, and what is answered when the wait did not end well.
+WAIT = "wait until every proxy has it, such as 30s; at most a minute, 30s without a value"
+ACCEPTED = (
+    "it is stored, but after `wait` a proxy refuses it or has not answered; `Gossamer-Outcome` is rejected or timeout, "
+    "and `Warning` names the proxies"
+)
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 
 
@@ -186,13 +192,20 @@ SHARED: Mapping[str, Schema] = {
         "properties": {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "conditions": {"type": "array", "items": ref("mesh.gossamer.Condition")},
+            "proxies": {
+                "type": "object",
+                "description": "the connected proxies that use the object, by what they said about its present form",
+                "properties": {
+                    name: {"type": "integer"} for name in ("interested", "acknowledged", "pending", "rejected")
+                },
+            },
         },
     },
     "mesh.gossamer.Condition": {
         "type": "object",
         "required": ["type", "status"],
         "properties": {
-            "type": _text("Conflict, ReferencedResourceNotFound, NotEnforced, Rejected, ..."),
+            "type": _text("Programmed, Conflict, ReferencedResourceNotFound, NotEnforced, Rejected, ..."),
             "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
             "reason": _text(),
             "message": _text(),

@@ -7,7 +7,7 @@ Not:    schemas (openapi_state_schemas), which views there are (state_catalog), 
 from collections.abc import Mapping
 from typing import Any
 
-from controlplane.api.openapi_schemas import META, Schema, ref
+from controlplane.api.openapi_schemas import ACCEPTED, META, WAIT, Schema, ref
 from controlplane.api.openapi_state_schemas import NAME, SCHEMAS, items_of
 from controlplane.api.state_catalog import PARAMETERS, VIEWS
 
@@ -20,8 +20,9 @@ _ANY: Schema = {"type": "object", "additionalProperties": True}
 def state_schemas() -> dict[str, Schema]:
     """The components of /mesh/v1."""
     schemas = {NAME + name: schema for name, schema in SCHEMAS.items()}
-    listed = {view.schema for view in VIEWS.values() if view.listed}
-    return {**schemas, **{f"{NAME}{name}List": items_of(name) for name in sorted(listed)}}
+    listed = {view.schema: view.paged for view in VIEWS.values() if view.listed}
+    lists = {f"{NAME}{name}List": items_of(name, paged=paged) for name, paged in sorted(listed.items())}
+    return {**schemas, **lists}
 
 
 def state_paths() -> dict[str, Schema]:
@@ -32,8 +33,16 @@ def state_paths() -> dict[str, Schema]:
         paths[f"/mesh/v1/{view.path}"] = {"get": _operation(view.path, view.summary, schema, view.parameters)}
     paths["/mesh/v1/tokens"]["post"] = _write("create token", "Mint a join token", "NewToken", "MintedToken", 201)
     paths["/mesh/v1/tokens/{id}"] = {"delete": _operation("tokens/{id}", "Revoke a token", ref(f"{META}.Status"), ())}
-    paths["/mesh/v1/batch"] = {"post": _objects("Create or replace objects in one transaction, or none", "Batch")}
-    paths["/mesh/v1/diff"] = {"post": _objects("What a batch would change; nothing is stored", "Diff")}
+    paths["/mesh/v1/batch"] = {"post": _objects("batch", "Create or replace objects in one transaction, or none")}
+    paths["/mesh/v1/delete"] = {"post": _objects("delete", "Delete objects in one transaction, or none", _MISSING)}
+    paths["/mesh/v1/diff"] = {"post": _objects("diff", "What a batch would change; nothing is stored", answer="Diff")}
+    paths["/mesh/v1/rollback"] = {"post": _rollback()}
+    paths["/mesh/v1/analyze"] = {
+        "post": _objects("analyze", "What is wrong with the mesh, with these objects laid over it", answer="Analysis")
+    }
+    paths["/mesh/v1/rollouts"]["post"] = _begin_rollout()
+    for verb, summary in (("promote", "On to the next stage now"), ("abort", "Take the candidate away again")):
+        paths[f"/mesh/v1/rollouts/{{id}}/{verb}"] = {"post": _move_rollout(verb, summary)}
     paths["/mesh/v1/certificates/bundle"] = {"get": _page("The trust bundle, as PEM", "application/x-pem-file")}
     paths.update({path: {"get": _page(summary, media)} for path, (summary, media) in _PAGES.items()})
     return paths
@@ -90,24 +99,64 @@ def _write(identifier: str, summary: str, body: str, answer: str, status: int) -
     }
 
 
-def _objects(summary: str, answer: str) -> Schema:
+_Parameters = tuple[tuple[str, str], ...]
+_MISSING: _Parameters = (("ignoreNotFound", "true: what is not there is no failure"),)
+_WRITES: _Parameters = (("dryRun", "All: check and answer, change nothing"), ("wait", WAIT))
+
+
+def _query(parameters: _Parameters) -> list[Schema]:
+    return [{"name": name, "in": "query", "description": said, "schema": _TEXT} for name, said in parameters]
+
+
+def _objects(identifier: str, summary: str, more: _Parameters = (), *, answer: str = "Batch") -> Schema:
     """An operation on many manifests."""
     manifests = {"schema": {"description": "manifests: YAML documents, JSON values or a List", **_ANY}}
-    query = (
+    query: _Parameters = (
         ("namespace", "of objects that name none; default `default`"),
-        ("dryRun", "All: check and answer, change nothing"),
         ("fieldValidation", "unknown fields: Strict (default) refuses, Warn and Ignore drop them"),
     )
+    writes = answer == "Batch"
     return {
-        "operationId": answer.lower(),
+        "operationId": identifier,
         "summary": summary,
         "tags": ["mesh/v1"],
-        "parameters": [
-            {"name": name, "in": "query", "description": description, "schema": _TEXT} for name, description in query
-        ],
+        "parameters": _query((*query, *more, *(_WRITES if writes else ()))),
         "requestBody": {"required": True, "content": {_YAML: manifests, _JSON: manifests}},
-        "responses": _responses(ref(NAME + answer), 200),
+        "responses": {**_responses(ref(NAME + answer), 200), **(_accepted(ref(NAME + answer)) if writes else {})},
     }
+
+
+def _rollback() -> Schema:
+    summary = "Make every object what it was as of a revision, in one transaction"
+    operation = _write("rollback", summary, "NewRollback", "Rollback", 200)
+    responses = {**operation["responses"], **_accepted(ref(NAME + "Rollback"))}
+    return {**operation, "parameters": _query(_WRITES), "responses": responses}
+
+
+_PLAN: _Parameters = (
+    ("stages", "numbers of proxies, then shares, each larger than the last, up to 100%: 1,10%,100%"),
+    ("pause", "how long each stage is watched at least; default 30s"),
+    ("minRequests", "of the staged proxies in each stage before it is judged; default 100"),
+    ("maxErrorPoints", "how far their share of 5xx may lie above the others', in percent points; default 5"),
+    ("waitLimit", "for acknowledgements, and beyond the pause for requests; default 5m"),
+    ("dryRun", "All: check and answer, begin nothing"),
+)
+
+
+def _begin_rollout() -> Schema:
+    operation = _objects("beginRollout", "Begin a staged rollout of objects", _PLAN, answer="BegunRollout")
+    content = operation["responses"]["200"]["content"]
+    begun = {"201": {"description": "it has begun", "content": content}}
+    return {**operation, "responses": {**operation["responses"], **begun}}
+
+
+def _move_rollout(verb: str, summary: str) -> Schema:
+    operation = _operation("rollouts/{id}", summary, ref(NAME + "Rollout"), ())
+    return {**operation, "operationId": f"{verb}Rollout"}
+
+
+def _accepted(schema: Schema) -> dict[str, Any]:
+    return {"202": {"description": ACCEPTED, "content": {_JSON: {"schema": schema}, _YAML: {"schema": schema}}}}
 
 
 def _page(summary: str, media: str) -> Schema:

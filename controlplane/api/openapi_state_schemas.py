@@ -36,7 +36,93 @@ _SYNC = _one_of("synced", "pending", "rejected")
 _COUNTS = _object(total=_WHOLE, healthy=_WHOLE, unhealthy=_WHOLE, ejected=_WHOLE)
 _READY = _said(_TEXT_MAP, "subsystem -> why it is not ready; empty = it is")
 
+_REVISION = _said(_WHOLE, "ask /mesh/v1/revisions/{revision} how far it has come")
+_DIFF = _said(_TEXT, "unified diff of YAML, without what the server writes")
+_NAMED = {"object": _TEXT, "group": _TEXT, "kind": _TEXT, "namespace": _TEXT, "name": _TEXT}
+_APPLY = {
+    "id": _TEXT,
+    "revision": _WHOLE,
+    "author": _TEXT,
+    "reason": _said(_TEXT, "why, when it was not the author's own manifests: rollback to 42"),
+    "at": _TIME,
+}
+_APPLIED = {**_NAMED, "action": _one_of("created", "configured", "deleted"), "generation": _WHOLE}
+_RESULT = {
+    **_NAMED,
+    "action": _one_of("created", "configured", "deleted", "unchanged"),
+    "generation": _WHOLE,
+    "resource_version": _TEXT,
+    "warnings": _TEXTS,
+}
+
+
+def _waited(**properties: Schema) -> Schema:
+    """The answer to a write: `wait` is there when it was waited for."""
+    schema = _object(**properties)
+    return {**schema, "properties": {**schema["properties"], "wait": ref(NAME + "Wait")}}
+
+
+_REQUESTS = _object(requests=_WHOLE, errors=_WHOLE, error_ratio=_said(_NUMBER, "0 to 1"))
+_STAGED: Mapping[str, Schema] = {
+    **dict.fromkeys(("object", "group", "kind", "namespace", "name", "action"), _TEXT),
+    "generation": _WHOLE,
+}
+_ROLLOUTS: Mapping[str, Schema] = {
+    "Rollout": _object(
+        id=_TEXT,
+        author=_TEXT,
+        phase=_one_of("Spreading", "Watching", "Finishing", "Finished", "Aborted"),
+        reason=_said(_one_of("", "Rejected", "ErrorRate", "Inconclusive", "Requested", "Conflict"), "of the abort"),
+        message=_said(_TEXT, "why it was aborted"),
+        stage=_said(_WHOLE, "from 1"),
+        since=_said(_TIME, "when the phase began"),
+        revision=_said(_WHOLE, "that stored the objects; 0 before"),
+        plan=_object(
+            stages=_TEXTS, pause_s=_NUMBER, min_requests=_WHOLE, max_error_points=_NUMBER, wait_s=_NUMBER
+        ),
+        objects=_list(_object(**_STAGED)),
+        progress={
+            "nullable": True,
+            "description": "null when it has ended",
+            **_object(
+                interested=_said(_WHOLE, "connected proxies that the candidate changes"),
+                staged=_WHOLE,
+                acknowledged=_WHOLE,
+                pending=_TEXTS,
+                rejected=_list(_object(node=_TEXT, resource=_TEXT, reason=_TEXT)),
+                missing_replicas=_said(_TEXTS, "that have not acted on the phase yet"),
+                staged_requests=_REQUESTS,
+                other_requests=_REQUESTS,
+            ),
+        },
+        log=_list(_object(at=_TIME, text=_TEXT)),
+    ),
+    "Analysis": _object(items=_list(ref(NAME + "Finding"))),
+    "Finding": _object(
+        code=_said(_TEXT, "Istio's message code, or GSM and a number"),
+        type=_TEXT,
+        severity=_one_of("Error", "Warning", "Info"),
+        object=_TEXT,
+        group=_TEXT,
+        kind=_TEXT,
+        namespace=_TEXT,
+        name=_TEXT,
+        path=_said(_TEXT, "the field, empty for the whole object"),
+        message=_TEXT,
+    ),
+    "BegunRollout": _object(
+        rollout={
+            "nullable": True,
+            "description": "null after a dry run, or when every object is as stored",
+            "allOf": [ref(NAME + "Rollout")],
+        },
+        dry_run=_FLAG,
+        results=_list(_object(**_STAGED, warnings=_TEXTS)),
+    ),
+}  # fmt: skip
+
 SCHEMAS: Mapping[str, Schema] = {
+    **_ROLLOUTS,
     "Status": _object(
         replica=_TEXT,
         revision=_said(_WHOLE, "of the store"),
@@ -122,6 +208,7 @@ SCHEMAS: Mapping[str, Schema] = {
         delta=_FLAG,
         connected_since=_TIME,
         sync=_SYNC,
+        rollout=_said(_TEXT, "the rollout whose candidate it has; empty when it has what is stored"),
         types={"type": "object", "additionalProperties": ref(NAME + "TypeState"), "description": "CDS, EDS, ..."},
     ),
     "TypeState": _object(
@@ -138,6 +225,25 @@ SCHEMAS: Mapping[str, Schema] = {
         replica=_TEXT,
         revision=_WHOLE,
         resources={"type": "object", "additionalProperties": _list(ref(NAME + "Resource"))},
+    ),
+    "ClientStatus": _object(
+        node=_TEXT,
+        user_agent=_TEXT,
+        replica=_TEXT,
+        scope=_said(_TEXT, "which of the node's streams"),
+        types={
+            "type": "object",
+            "additionalProperties": _list(
+                _object(
+                    name=_TEXT,
+                    version=_said(_TEXT, "of what the proxy uses"),
+                    client=_said(_TEXT, "ACKED, NACKED, REQUESTED or DOES_NOT_EXIST, as the proxy says"),
+                    server=_said(_TEXT, "SYNCED, STALE, NOT_SENT or ERROR, as the control plane knows"),
+                    error=_TEXT,
+                    error_version=_TEXT,
+                )
+            ),
+        },
     ),
     "Resource": _object(
         name=_TEXT,
@@ -164,20 +270,15 @@ SCHEMAS: Mapping[str, Schema] = {
         in_progress=_WHOLE,
     ),
     "Event": _object(at=_TIME, type=_TEXT, subject=_TEXT, message=_TEXT, replica=_TEXT),
-    "Apply": _object(
-        id=_TEXT,
-        revision=_WHOLE,
-        author=_TEXT,
-        at=_TIME,
+    "Apply": _object(**_APPLY, objects=_list(_object(**_APPLIED))),
+    "Change": _object(
+        **_APPLY,
         objects=_list(
             _object(
-                object=_TEXT,
-                group=_TEXT,
-                kind=_TEXT,
-                namespace=_TEXT,
-                name=_TEXT,
-                action=_one_of("created", "configured", "deleted"),
-                generation=_WHOLE,
+                **_APPLIED,
+                before={**_ANY, "nullable": True, "description": "the stored object; null = it did not exist"},
+                after={**_ANY, "nullable": True},
+                diff=_DIFF,
             )
         ),
     ),
@@ -187,6 +288,10 @@ SCHEMAS: Mapping[str, Schema] = {
         settled=_said(_FLAG, "no proxy is still to answer"),
         acked=_TEXTS,
         pending=_TEXTS,
+        waits_for=_said(
+            _list(_object(node=_TEXT, type=_TEXT, name=_TEXT, waits_for=_TEXT)),
+            "what pending proxies wait for, bounded; type and name are empty for what has not been sent yet",
+        ),
         rejected=_list(_object(node=_TEXT, reasons=_list(_object(name=_TEXT, reason=_TEXT)))),
         partial=_FLAG,
     ),
@@ -225,23 +330,21 @@ SCHEMAS: Mapping[str, Schema] = {
         },
     },
     "MintedToken": {"allOf": [ref(NAME + "Token"), _object(token=_said(_TEXT, "shown this once"))]},
-    "Batch": _object(
-        revision=_said(_WHOLE, "ask /mesh/v1/revisions/{revision} how far it has come"),
+    "Batch": _waited(revision=_REVISION, dry_run=_FLAG, results=_list(_object(**_RESULT))),
+    "Rollback": _waited(
+        revision=_REVISION,
         dry_run=_FLAG,
-        results=_list(
-            _object(
-                object=_TEXT,
-                group=_TEXT,
-                kind=_TEXT,
-                namespace=_TEXT,
-                name=_TEXT,
-                action=_one_of("created", "configured", "unchanged"),
-                generation=_WHOLE,
-                resource_version=_TEXT,
-                warnings=_TEXTS,
-            )
-        ),
+        to=_said(_WHOLE, "the revision that was asked for"),
+        results=_list(_object(**_RESULT, diff=_DIFF)),
     ),
+    "NewRollback": _object(revision=_said(_WHOLE, "every object becomes what it was as of it")),
+    "Wait": {
+        "allOf": [
+            _object(outcome=_one_of("acknowledged", "rejected", "timeout")),
+            ref(NAME + "Revision"),
+        ],
+        "description": "how the wait ended, and how far the revision had come",
+    },
     "Diff": _object(
         objects=_list(_object(object=_TEXT, action=_TEXT, warnings=_TEXTS)),
         changes=_list(
@@ -260,8 +363,9 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
-def items_of(name: str) -> Schema:
+def items_of(name: str, *, paged: bool = False) -> Schema:
     """A list of one of the SCHEMAS, as views answer it."""
+    more = {"continue": _said(_TEXT, "ask with it for what is older; absent on the last page")} if paged else {}
     return {
         "type": "object",
         "required": ["items", "partial"],
@@ -269,5 +373,6 @@ def items_of(name: str) -> Schema:
             "items": _list(ref(NAME + name)),
             "partial": _said(_FLAG, "a replica did not answer"),
             "silent": _list(_object(replica=_TEXT, reason=_TEXT)),
+            **more,
         },
     }

@@ -15,12 +15,14 @@ from controlplane.api import patch
 from controlplane.api.errors import ANSWERS, InvalidObjects, status_object
 from controlplane.api.exchange import answer, caller_of, flag, number, preferred, read_manifest, read_value
 from controlplane.api.operations import Operations, Page
+from controlplane.api.rest_waiting import wait_of, waited_for, written
 from controlplane.api.rest_watch import WatchStream
+from controlplane.api.revisions import Revisions
 from controlplane.api.selectors import parse_selector
 from controlplane.api.served import Manifest, Preconditions, parse_resource_version
 from controlplane.api.table import as_table
 from controlplane.api.view import Dependencies
-from controlplane.api.writes import BatchResult
+from controlplane.api.writes import BatchResult, Caller
 from controlplane.policy.kinds import KINDS, KindInfo
 from mesh.errors import ErrorCode, MeshError
 
@@ -62,8 +64,9 @@ def _unserved(request: web.Request) -> MeshError:
 class ObjectRoutes:
     """The handlers of /api and /apis below the discovery documents."""
 
-    def __init__(self, dependencies: Dependencies, operations: Operations) -> None:
+    def __init__(self, dependencies: Dependencies, operations: Operations, revisions: Revisions) -> None:
         self._operations = operations
+        self._revisions = revisions
         self._clock = dependencies.clock
         self._watches = WatchStream(dependencies, operations)
 
@@ -132,34 +135,34 @@ class ObjectRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST to a collection: 201, or 409 when it exists."""
-        target = target_of(request)
+        target, caller, seconds = target_of(request), caller_of(request), wait_of(request)
         manifest = _matched(await read_manifest(request), target)
         try:
-            done = await self._operations.create(caller_of(request), manifest, namespace=target.namespace or "default")
+            done = await self._operations.create(caller, manifest, namespace=target.namespace or "default")
         except InvalidObjects as error:
             return _invalid(error, target, manifest)
-        return _written(request, done, target, status=201)
+        return await self._written(request, done, target, caller, seconds, status=201)
 
     async def replace(self, request: web.Request) -> web.StreamResponse:
         """PUT of an item that exists."""
-        target = target_of(request)
+        target, caller, seconds = target_of(request), caller_of(request), wait_of(request)
         manifest = _matched(await read_manifest(request), target)
         try:
-            done = await self._operations.replace(caller_of(request), manifest, namespace=target.namespace)
+            done = await self._operations.replace(caller, manifest, namespace=target.namespace)
         except InvalidObjects as error:
             return _invalid(error, target, manifest)
-        return _written(request, done, target)
+        return await self._written(request, done, target, caller, seconds)
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
         """PATCH of an item: merge, strategic merge, JSON patch."""
-        target = target_of(request)
+        target, caller, seconds = target_of(request), caller_of(request), wait_of(request)
         media_type = request.content_type
         if media_type not in _PATCH_TYPES:
             raise web.HTTPUnsupportedMediaType(text=f"found {media_type}, expected one of {', '.join(_PATCH_TYPES)}")
         body = await read_value(request)
         try:
             done = await self._operations.patch(
-                caller_of(request),
+                caller,
                 target.kind,
                 target.namespace,
                 target.name,
@@ -167,19 +170,18 @@ class ObjectRoutes:
             )
         except InvalidObjects as error:
             return _invalid(error, target, {})
-        return _written(request, done, target)
+        return await self._written(request, done, target, caller, seconds)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """DELETE of an item; DeleteOptions with preconditions are honoured."""
-        target = target_of(request)
+        target, seconds = target_of(request), wait_of(request)
         options = await read_manifest(request) if request.can_read_body and await request.read() else {}
         demanded = options.get("preconditions") or {}
         preconditions = Preconditions(
             parse_resource_version(demanded.get("resourceVersion")), str(demanded.get("uid") or "")
         )
-        done = await self._operations.delete(
-            caller_of(request, options), target.kind, target.namespace, target.name, preconditions
-        )
+        caller = caller_of(request, options)
+        done = await self._operations.delete(caller, target.kind, target.namespace, target.name, preconditions)
         (result,) = done.results
         details = {
             "name": target.name,
@@ -188,7 +190,23 @@ class ObjectRoutes:
             "uid": result.manifest["metadata"].get("uid", ""),
         }
         body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return answer(request, body, headers=_revision(done))
+        waited = await waited_for(request, self._revisions, caller, done, seconds)
+        return written(request, body, done, waited)
+
+    async def _written(
+        self,
+        request: web.Request,
+        done: BatchResult,
+        target: Target,
+        caller: Caller,
+        seconds: float,
+        *,
+        status: int = 200,
+    ) -> web.Response:
+        (result,) = done.results
+        waited = await waited_for(request, self._revisions, caller, done, seconds)
+        manifest = result.in_version(target.version)
+        return written(request, manifest, done, waited, status=status, warnings=result.warnings)
 
 
 def _matched(manifest: dict[str, Any], target: Target) -> dict[str, Any]:
@@ -217,17 +235,6 @@ def _mismatch(field: str, found: object, expected: str) -> MeshError:
     return MeshError(
         ErrorCode.UNREADABLE, f"found {found!r} in the body, expected {expected!r} as in the path", subject=field
     )
-
-
-def _written(request: web.Request, done: BatchResult, target: Target, *, status: int = 200) -> web.Response:
-    (result,) = done.results
-    manifest = result.in_version(target.version)
-    return answer(request, manifest, status=status, warnings=result.warnings, headers=_revision(done))
-
-
-def _revision(done: BatchResult) -> dict[str, str]:
-    # What /mesh/v1/revisions/{revision} is asked for; the body has the object's own resourceVersion.
-    return {"Gossamer-Revision": str(done.revision)} if done.revision else {}
 
 
 def _invalid(error: InvalidObjects, target: Target, manifest: Mapping[str, Any]) -> web.Response:

@@ -1,7 +1,7 @@
-"""/mesh/v1 over HTTP: the state views, batches of objects, diffs, join tokens.
+"""/mesh/v1 over HTTP: the state views, batches of objects, rollbacks, diffs, join tokens.
 
 Owns:   paths, methods and status codes below /mesh/v1.
-Not:    what the views say (state_views), what a batch does (operations).
+Not:    what the views say (state_views), what a batch does (operations), its JSON (history_json).
 Source: design section 3; decisions 13, 19, 23.
 """
 
@@ -10,14 +10,17 @@ from typing import Any
 
 from aiohttp import web
 
-from controlplane.api.diffs import Differ
-from controlplane.api.exchange import AUTHOR, answer, caller_of, read_documents, read_manifest
+from controlplane.api.diffs import Differ, DiffQuestion
+from controlplane.api.exchange import AUTHOR, answer, caller_of, flag, read_documents, read_manifest
+from controlplane.api.history_json import batch_json, rollback_json
 from controlplane.api.operations import Operations
+from controlplane.api.rest_waiting import wait_of, waited_for, written
 from controlplane.api.state_catalog import VIEWS
 from controlplane.api.state_views import StateViews
 from controlplane.api.token_requests import create_token
 from controlplane.api.view import Dependencies
-from controlplane.api.writes import BatchResult, ObjectResult
+from controlplane.api.writes import BatchResult, Caller
+from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import DEFAULT_NAMESPACE
 
 ROOT = "/mesh/v1"
@@ -28,10 +31,11 @@ class StateRoutes:
 
     def __init__(self, dependencies: Dependencies, operations: Operations) -> None:
         self._views = StateViews(dependencies, operations)
+        self.revisions = self._views.revisions
         self._operations = operations
         self._tokens = dependencies.tokens
         self._roots_pem = dependencies.roots_pem
-        self._differ = Differ(dependencies.view, operations)
+        self._differ = Differ(dependencies.view, operations, self._views.peers)
 
     def routes(self) -> list[web.RouteDef]:
         """One GET for each view, and what changes something."""
@@ -43,6 +47,8 @@ class StateRoutes:
             web.post(f"{ROOT}/tokens", self.create_token),
             web.delete(f"{ROOT}/tokens/{{id}}", self.revoke_token),
             web.post(f"{ROOT}/batch", self.batch),
+            web.post(f"{ROOT}/delete", self.delete),
+            web.post(f"{ROOT}/rollback", self.rollback),
             web.post(f"{ROOT}/diff", self.diff),
         ]
 
@@ -79,39 +85,59 @@ class StateRoutes:
 
     async def batch(self, request: web.Request) -> web.Response:
         """POST /mesh/v1/batch: create or replace every object in one transaction, or none."""
-        caller = caller_of(request)
+        caller, seconds = caller_of(request), wait_of(request)
         documents = await read_documents(request)
         done = await self._operations.apply(caller, documents, namespace=_namespace(request))
+        return await self._done(request, batch_json(done, dry_run=caller.dry_run), done, caller, seconds)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """POST /mesh/v1/delete: delete every object that the manifests name in one transaction, or none."""
+        caller, seconds = caller_of(request), wait_of(request)
+        documents = await read_documents(request)
+        missing_ok = flag(request, "ignoreNotFound")
+        done = await self._operations.delete_batch(
+            caller, documents, namespace=_namespace(request), missing_ok=missing_ok
+        )
+        return await self._done(request, batch_json(done, dry_run=caller.dry_run), done, caller, seconds)
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """POST /mesh/v1/rollback {"revision": 42}: every object as it was then, in one transaction."""
+        caller, seconds = caller_of(request), wait_of(request)
+        revision = _asked_revision(await read_manifest(request))
+        done = await self._operations.rollback(caller, revision)
+        body = rollback_json(done, revision, dry_run=caller.dry_run)
+        return await self._done(request, body, done, caller, seconds)
+
+    async def _done(
+        self, request: web.Request, body: dict[str, Any], done: BatchResult, caller: Caller, seconds: float
+    ) -> web.Response:
+        waited = await waited_for(request, self.revisions, caller, done, seconds)
+        if waited is not None:
+            body = {**body, "wait": waited.as_json()}
         warnings = [warning for result in done.results for warning in result.warnings]
-        body = batch_json(done, dry_run=caller.dry_run)
-        return answer(request, body, warnings=warnings, headers={"Gossamer-Revision": str(done.revision)})
+        return written(request, body, done, waited, warnings=warnings)
 
     async def diff(self, request: web.Request) -> web.Response:
-        """POST /mesh/v1/diff: what a batch would change at each proxy of this replica; nothing is stored."""
-        documents = await read_documents(request)
-        return answer(request, await self._differ.diff(caller_of(request), documents, namespace=_namespace(request)))
+        """POST /mesh/v1/diff: what a batch would change at each proxy; nothing is stored."""
+        question = DiffQuestion(
+            documents=await read_documents(request),
+            namespace=_namespace(request),
+            authorization=request.headers.get("Authorization", ""),
+            local=flag(request, "local"),
+        )
+        return answer(request, await self._differ.diff(caller_of(request), question))
+
+
+def _asked_revision(body: dict[str, Any]) -> int:
+    unknown = sorted(body.keys() - {"revision"})
+    if unknown:
+        raise MeshError(ErrorCode.UNREADABLE, "found an unknown field, expected revision alone", subject=unknown[0])
+    revision = body.get("revision")
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 < revision < 1 << 63:
+        raise MeshError(ErrorCode.UNREADABLE, f"found {revision!r}, expected a revision"[:128], subject="revision")
+    return revision
 
 
 def _namespace(request: web.Request) -> str:
     """The namespace of objects that name none."""
     return request.query.get("namespace", "") or DEFAULT_NAMESPACE
-
-
-def batch_json(done: BatchResult, *, dry_run: bool) -> dict[str, Any]:
-    """What became of a batch, in the order of the request."""
-    return {"revision": done.revision, "dry_run": dry_run, "results": [_result_json(item) for item in done.results]}
-
-
-def _result_json(result: ObjectResult) -> dict[str, Any]:
-    metadata = result.manifest["metadata"]
-    return {
-        "object": str(result.ref),
-        "group": result.ref.group,
-        "kind": result.ref.kind,
-        "namespace": result.ref.namespace,
-        "name": result.ref.name,
-        "action": result.action,
-        "generation": metadata.get("generation", 0),
-        "resource_version": metadata.get("resourceVersion", ""),
-        "warnings": list(result.warnings),
-    }

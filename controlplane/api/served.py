@@ -90,12 +90,18 @@ def _stored(entry: Entry, kind: KindInfo) -> Manifest:
         manifest = json.loads(entry.value)
     except ValueError:
         manifest = None
-    named = manifest.get("metadata") if isinstance(manifest, dict) else None
-    if isinstance(manifest, dict) and isinstance(named, dict) and named.get("name"):
+    if isinstance(manifest, dict) and _is_sound(manifest.get("metadata")):
         return manifest
     key = ObjectKey.parse(entry.key)
     metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
     return {"apiVersion": kind.storage_api_version, "kind": kind.kind, "metadata": metadata}
+
+
+def _is_sound(metadata: object) -> bool:
+    """Whether a client can read it: a name, and labels and annotations that are some."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        return False
+    return all(isinstance(metadata.get(field, {}), dict) for field in ("labels", "annotations"))
 
 
 def group_statuses(entries: Iterable[Entry]) -> dict[ObjectKey, list[Entry]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class View:
     """`path` below /mesh/v1/, with `{parameter}`s in it; `schema`: of the answer, or of each of its `items` when
-    `listed`; `parameters`: those of the query."""
+    `listed`; `parameters`: those of the query; `paged`: an answer that is not the last has `continue`."""
 
     name: str
     path: str
@@ -18,6 +18,7 @@ class View:
     listed: bool
     parameters: tuple[str, ...]
     summary: str
+    paged: bool = False
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
@@ -50,10 +51,27 @@ VIEWS: Mapping[str, View] = {
             ("type", "name"),
             "What a proxy is to have, as JSON",
         ),
+        View(
+            "client_status",
+            "proxies/{node}/client_status",
+            "ClientStatus",
+            True,
+            (),
+            "What a proxy has of its resources by its own word, and what it was sent",
+        ),
         View("certificates", "certificates", "Certificates", False, (), "Roots, identities, and what nodes may claim"),
         View("traffic", "traffic", "Traffic", True, (), "The load of the last minute, as proxies report it"),
         View("events", "events", "Event", True, (), "What happened lately, oldest first"),
-        View("history", "history", "Apply", True, (), "Who changed which objects, newest first"),
+        View(
+            "history",
+            "history",
+            "Apply",
+            True,
+            ("object", "limit", "continue"),
+            "Who changed which objects, newest first",
+            paged=True,
+        ),
+        View("change", "history/{revision}", "Change", False, (), "What one revision changed, with its diff"),
         View(
             "revision",
             "revisions/{revision}",
@@ -62,6 +80,8 @@ VIEWS: Mapping[str, View] = {
             ("wait",),
             "How far a change has come among the proxies",
         ),
+        View("rollouts", "rollouts", "Rollout", True, (), "Staged rollouts of configuration, newest first"),
+        View("rollout", "rollouts/{id}", "Rollout", False, (), "One staged rollout: how far it is, and why it ended"),
         View("replicas", "replicas", "Replica", True, (), "The replicas of the control plane"),
         View("tokens", "tokens", "Token", True, (), "Join tokens, without their secrets"),
     )
@@ -73,5 +93,8 @@ PARAMETERS: Mapping[str, str] = {
     "node": "only of this node",
     "type": "CDS, EDS, LDS, RDS, VHDS or SDS",
     "name": "only the resource of this name",
+    "object": "only what changed this object: KIND/NAME or KIND/NAMESPACE/NAME",
+    "limit": "at most so many; default and most 1000",
+    "continue": "what the last answer said, for what is older",
     "wait": "wait so long for the proxies' answers, such as 30s; at most a minute",
 }

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from envoy.admin.v3.config_dump_shared_pb2 import ClientResourceStatus
+from envoy.service.status.v3.csds_pb2 import ClientConfig, ConfigStatus
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 
@@ -23,6 +25,7 @@ from controlplane.store.applies import ApplyRecord
 from mesh.identity.spiffe import node_id, workload_id
 from mesh.vocabulary import HealthStatus
 from mesh.xds.names import ClusterKey
+from mesh.xds.type_url import SHORT_NAMES
 
 Json = dict[str, Any]
 
@@ -149,8 +152,8 @@ def ejection_json(item: Ejection) -> Json:
     }
 
 
-def proxy_json(state: ProxyState, replica: str) -> Json:
-    """One connected proxy; `types` by short name (CDS, ...)."""
+def proxy_json(state: ProxyState, replica: str, rollout: str = "") -> Json:
+    """One connected proxy; `types` by short name (CDS, ...); `rollout`: the one whose candidate it has, or empty."""
     return {
         "node": state.node,
         "stream": state.stream,
@@ -163,6 +166,7 @@ def proxy_json(state: ProxyState, replica: str) -> Json:
         "delta": state.delta,
         "connected_since": time_of(state.connected_since),
         "sync": state.sync,
+        "rollout": rollout,
         "types": {item.short_name: _type_json(item) for item in state.types},
     }
 
@@ -176,6 +180,30 @@ def _type_json(state: TypeState) -> Json:
         "error": state.error,
         "rejected": [{"name": name, "reason": reason} for name, reason in state.rejected],
         "waits_for": [{"name": name, "waits_for": what} for name, what in state.waits_for],
+    }
+
+
+def client_status_json(config: ClientConfig, replica: str) -> Json:
+    """What one proxy has; `types` by short name (CDS, ...), then by resource."""
+    types: dict[str, list[Json]] = {}
+    for entry in config.generic_xds_configs:
+        short = SHORT_NAMES.get(entry.type_url, entry.type_url)
+        types.setdefault(short, []).append(
+            {
+                "name": entry.name,
+                "version": entry.version_info,
+                "client": ClientResourceStatus.Name(entry.client_status),
+                "server": ConfigStatus.Name(entry.config_status),
+                "error": entry.error_state.details,
+                "error_version": entry.error_state.version_info,
+            }
+        )
+    return {
+        "node": config.node.id,
+        "user_agent": config.node.user_agent_name,
+        "replica": replica,
+        "scope": config.client_scope,
+        "types": types,
     }
 
 
@@ -234,6 +262,7 @@ def apply_json(record: ApplyRecord) -> Json:
         "id": record.id,
         "revision": record.revision,
         "author": record.author,
+        "reason": record.reason,
         "at": time_of(record.at_ms / 1000),
         "objects": [
             {

@@ -8,15 +8,20 @@ Invariants: a parameter that a view does not know is refused, with the nearest t
         several replicas says `partial: true` and who was `silent` when one did not answer.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from controlplane.api import certificates_view, state_json, state_local
+from controlplane.api import certificates_view, history_json, state_json, state_local
+from controlplane.api.exchange import whole
+from controlplane.api.history import wanted_object
 from controlplane.api.operations import Operations
 from controlplane.api.peers import PeerAnswers, Peers, partial
 from controlplane.api.revisions import Revisions, wait_s
+from controlplane.api.rollout_json import rollout_json
+from controlplane.api.rollouts import Rollouts
 from controlplane.api.state_catalog import VIEWS
 from controlplane.api.state_json import Json
 from controlplane.api.token_requests import token_json
@@ -55,7 +60,9 @@ class StateViews:
         self._tokens = dependencies.tokens
         self._roots_pem = dependencies.roots_pem
         self._replica = dependencies.replica
+        self._client_statuses = dependencies.client_statuses
         self._operations = operations
+        self._rollouts = Rollouts(dependencies)
         self.peers = Peers(dependencies.replica)
         self.revisions = Revisions(dependencies, self.peers)
         self._answers: Mapping[str, Callable[[Question], Awaitable[Json]]] = {
@@ -68,11 +75,15 @@ class StateViews:
             "proxies": self._proxies,
             "proxy": self._proxy,
             "config_dump": self._config_dump,
+            "client_status": self._client_status,
             "certificates": self._certificates,
             "traffic": self._traffic,
             "events": self._events,
             "history": self._history,
+            "change": self._change,
             "revision": self._revision,
+            "rollouts": self._list_rollouts,
+            "rollout": self._rollout,
             "replicas": self._replicas,
             "tokens": self._list_tokens,
         }
@@ -130,8 +141,25 @@ class StateViews:
             "grants": await certificates_view.grants_json(self._store),
         }
 
-    async def _history(self, _: Question) -> Json:
-        return _items([state_json.apply_json(record) for record in (await self._operations.history.page()).records])
+    async def _history(self, question: Question) -> Json:
+        wanted = wanted_object(question.text("object")) if question.text("object") else None
+        page = await self._operations.history.page(
+            wanted, limit=whole(question.text("limit"), "limit"), continue_=question.text("continue")
+        )
+        found = _items([state_json.apply_json(record) for record in page.records])
+        return {**found, "continue": page.next} if page.next else found
+
+    async def _change(self, question: Question) -> Json:
+        revision = whole(question.text("revision"), "revision")
+        return history_json.change_json(await self._operations.history.change(revision))
+
+    async def _list_rollouts(self, _: Question) -> Json:
+        found = await self._rollouts.all()
+        return _items([rollout_json(stored, await self._rollouts.seen(stored[0])) for stored in found])
+
+    async def _rollout(self, question: Question) -> Json:
+        stored = await self._rollouts.get(question.text("id"))
+        return rollout_json(stored, await self._rollouts.seen(stored[0]))
 
     async def _list_tokens(self, _: Question) -> Json:
         return _items([token_json(token) for token in await self._tokens.list()])
@@ -147,7 +175,10 @@ class StateViews:
 
     async def _all_proxies(self, question: Question) -> tuple[list[Json], PeerAnswers]:
         answers = await self._ask(question, "proxies")
-        found = [state_json.proxy_json(state, self._replica) for state in self._view.ledger().proxies()]
+        found = [
+            state_json.proxy_json(state, self._replica, self._view.rollout_of(state.node))
+            for state in self._view.ledger().proxies()
+        ]
         found += _items_of(answers)
         return sorted(found, key=lambda item: (item["node"], item["replica"], item["stream"])), answers
 
@@ -180,6 +211,16 @@ class StateViews:
         if found is None:
             raise _not_connected(node, answers)
         return dict(found)
+
+    async def _client_status(self, question: Question) -> Json:
+        node = question.text("node")
+        configs, answers = await asyncio.gather(
+            self._client_statuses(lambda one: one == node), self._ask(question, f"proxies/{node}/client_status")
+        )
+        found = [state_json.client_status_json(config, self._replica) for config in configs] + _items_of(answers)
+        if not found and not question.local:
+            raise _not_connected(node, answers)
+        return _items(found, answers)
 
     async def _nodes(self, question: Question) -> Json:
         proxies, answers = await self._all_proxies(question)
@@ -249,11 +290,9 @@ class StateViews:
         return _items(found, answers)
 
     async def _revision(self, question: Question) -> Json:
-        text = question.text("revision")
-        if not (text.isascii() and text.isdigit()) or len(text) > 19:
-            raise MeshError(ErrorCode.UNREADABLE, f"found {text[:40]!r}, expected a revision", subject="revision")
+        revision = whole(question.text("revision"), "revision")
         return await self.revisions.state(
-            int(text), wait_s=question.wait_s, authorization=question.authorization, local=question.local
+            revision, wait_s=question.wait_s, authorization=question.authorization, local=question.local
         )
 
 

@@ -144,7 +144,7 @@ def as_table(
 
 
 def _row(columns: Sequence[Column], manifest: Manifest, now: float, include: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"cells": [column.cell(manifest, now) for column in columns]}
+    row: dict[str, Any] = {"cells": [_cell(column, manifest, now) for column in columns]}
     if include == "Object":
         row["object"] = manifest
     elif include == "Metadata":
@@ -154,6 +154,13 @@ def _row(columns: Sequence[Column], manifest: Manifest, now: float, include: str
             "metadata": manifest["metadata"],
         }
     return row
+
+
+def _cell(column: Column, manifest: Manifest, now: float) -> str:
+    try:
+        return column.cell(manifest, now)
+    except (TypeError, AttributeError):  # not written by us: what stands there is no object of this kind
+        return "<unreadable>"
 
 
 def age(stamp: str, now: float) -> str:

@@ -23,6 +23,8 @@ from mesh.clock import Clock, SystemClock
 from mesh.vocabulary import ObjectRef
 
 if TYPE_CHECKING:
+    from envoy.service.status.v3.csds_pb2 import ClientConfig
+
     from controlplane.model.mesh_state import MeshState
     from controlplane.model.proxy import Proxy
     from controlplane.policy.objects import PolicyObject
@@ -64,6 +66,10 @@ class MeshView(Protocol):
         """The mesh as it would be with these changes."""
         ...
 
+    def rollout_of(self, node: str) -> str:
+        """The rollout whose candidate the node's proxies are given; empty when they have what is stored."""
+        ...
+
     def connected(self) -> Mapping[str, "Proxy"]:
         """The proxies that are connected to this replica, by node."""
         ...
@@ -75,6 +81,19 @@ class MeshView(Protocol):
     def peers(self) -> tuple[ReplicaRecord, ...]:
         """The replicas that are alive, this one included."""
         ...
+
+
+class AskClients(Protocol):
+    """What each proxy of this replica has, by its own word where it can be asked."""
+
+    async def __call__(self, chosen: Callable[[str], bool]) -> "list[ClientConfig]":
+        """One ClientConfig for each stream of the chosen nodes, without contents. Takes a few seconds at most."""
+        ...
+
+
+async def nobody(chosen: Callable[[str], bool]) -> "list[ClientConfig]":
+    """For an API without a discovery service beside it."""
+    return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +117,7 @@ class Dependencies:
     api_tokens: Mapping[str, str] | None = None  # sha256 in hex -> name; None = anonymous loopback (decision 12)
     bound_to_loopback: bool = True
     replica: str = "replica"  # this replica's name; the others are read from /gossamer/v1/replica/ (peers.py)
+    client_statuses: AskClients = nobody
     registry: CollectorRegistry = field(default_factory=lambda: REGISTRY)
     clock: Clock = field(default_factory=SystemClock)
     limits: Limits = Limits()

@@ -23,9 +23,9 @@ from controlplane.api.status import is_problem
 from controlplane.api.view import Dependencies
 from controlplane.compiler.types import Condition
 from controlplane.policy.kinds import KindInfo
-from controlplane.store import applies, history
+from controlplane.store import applies, history, rollouts
 from controlplane.store.applies import AppliedObject, ApplyRecord
-from controlplane.store.keys import ObjectKey
+from controlplane.store.keys import ROLLOUT_ACTIVE, ObjectKey
 from controlplane.store.protocol import Check, Delete, Entry, ModRevisionIs, Op, Put
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import ObjectRef
@@ -107,9 +107,11 @@ class Writer:
         different = [plan for plan in planned if plan.action != changes.UNCHANGED]
         warnings = self._foresee(different)
         revision = max((entry.mod_revision for entry in present.values() if entry is not None), default=0)
+        free = await self._free_of_rollouts(different)
         if caller.dry_run or not different:
             return _result(planned, present, revision, warnings)
         checks, ops = _transaction(different, present)
+        checks.append(free)
         record, content = self._record(caller, different), _content(different, present)
         done = await applies.commit(self._store, record, checks, ops, content)
         if not done.succeeded:
@@ -125,6 +127,14 @@ class Writer:
             entries = await asyncio.gather(*(self._store.get(key.object_key()) for key in some))
             present.update(zip(some, entries, strict=True))
         return present
+
+    async def _free_of_rollouts(self, planned: Sequence[Planned]) -> Check:
+        """That no rollout begins meanwhile. Raises CONFLICT when one is under way with one of the objects."""
+        active, revision = await rollouts.under_way(self._store)
+        problem = rollouts.in_the_way(active, [plan.object.ref for plan in planned]) if active is not None else None
+        if problem is not None:
+            raise problem
+        return ModRevisionIs(ROLLOUT_ACTIVE, revision)
 
     def _record(self, caller: Caller, planned: Sequence[Planned]) -> ApplyRecord:
         now = self._clock.wall()

@@ -27,7 +27,7 @@ import aiohttp
 from controlplane.cli.arguments import DEFAULT_SERVER, SERVER_VARIABLE, TOKEN_VARIABLE, environment, version
 from controlplane.cli.refusals import no_status, refusal_of
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret
+from mesh.secret import Secret
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 Query = Mapping[str, str]

@@ -323,11 +323,13 @@ class LocalMesh:
         self.agents[name] = agent
         return self.run_agent(agent)
 
+    def agent_command(self, agent: LocalAgent) -> list[str]:
+        """What starts the agent."""
+        return [sys.executable, "-P", "-m", "agent", "--config", str(agent.config)]
+
     def run_agent(self, agent: LocalAgent) -> LocalAgent:
         """Start the agent (again) from its config and wait until /ready says 200."""
-        agent.started.append(
-            self.spawn(agent.name, [sys.executable, "-P", "-m", "agent", "--config", str(agent.config)])
-        )
+        agent.started.append(self.spawn(agent.name, self.agent_command(agent)))
         self._wait_ready(agent.process, lambda: request(agent.admin, "GET", "/ready", timeout_s=2).status == 200)
         return agent
 

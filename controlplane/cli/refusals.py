@@ -18,6 +18,7 @@ _CODES = {
     "Conflict": ErrorCode.CONFLICT,
     "Expired": ErrorCode.COMPACTED,
     "RequestEntityTooLarge": ErrorCode.TOO_LARGE,
+    "InsufficientStorage": ErrorCode.NO_SPACE,
     "Unauthorized": ErrorCode.UNAUTHENTICATED,
     "Forbidden": ErrorCode.PERMISSION_DENIED,
     "ServiceUnavailable": ErrorCode.UNAVAILABLE,

@@ -13,6 +13,7 @@ from controlplane.cli.client import server_of
 from controlplane.cli.identity import token
 from controlplane.cli.identity.signing import Credentials, Names, host_port, join, renew
 from mesh.errors import ErrorCode, MeshError
+from mesh.identity import join_token
 from mesh.vocabulary import Locality
 
 MTLS_PORT, TLS_PORT = 18000, 18001
@@ -55,16 +56,16 @@ def xds_address(arguments: argparse.Namespace) -> str:
 def obtain(arguments: argparse.Namespace, client: str, names: Names, folder: Path, read_held: ReadHeld) -> Credentials:
     """Certificates by the token, or by the present certificate with --renew. Raises MeshError."""
     if arguments.renew:
-        held = read_record(folder, client)
-        if held.node != names.node:
+        record = read_record(folder, client)
+        if record.node != names.node:
             raise MeshError(
-                ErrorCode.SETTINGS, f"found node {held.node} in {folder}, expected {names.node}", subject="--node"
+                ErrorCode.SETTINGS, f"found node {record.node} in {folder}, expected {names.node}", subject="--node"
             )
-        return renew(xds_address(arguments), read_held(folder, held), names)
+        return renew(xds_address(arguments), read_held(folder, record), names)
     if arguments.token:
-        join_token = token.parse(arguments.token, "--token")
+        held = join_token.parse(arguments.token, "--token")
     elif arguments.join_token_file:
-        join_token = token.read(arguments.join_token_file)
+        held = token.read(arguments.join_token_file)
     else:
         raise MeshError(
             ErrorCode.SETTINGS,
@@ -72,7 +73,7 @@ def obtain(arguments: argparse.Namespace, client: str, names: Names, folder: Pat
             subject="--token-file",
             hint="meshctl token create",
         )
-    return join(arguments.join_address or f"{_host(arguments)}:{TLS_PORT}", join_token, names)
+    return join(arguments.join_address or f"{_host(arguments)}:{TLS_PORT}", held, names)
 
 
 def renew_folder(folder: Path, client: str, read_held: ReadHeld) -> Credentials:

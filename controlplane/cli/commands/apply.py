@@ -1,15 +1,16 @@
 """`meshctl apply`: objects from files into the mesh, all of them in one transaction or none.
 
-Owns:   what is said about each object, waiting until the proxies have the change.
-Not:    reading files (sources), admission and the transaction (the server).
+Owns:   what is said about each object.
+Not:    reading files (sources), admission and the transaction (the server), waiting for the proxies (waiting),
+        staged rollouts (rollouts).
 """
 
 import argparse
-import asyncio
 import sys
 from typing import Any
 
 from controlplane.cli import arguments as flags
+from controlplane.cli import rollouts, waiting
 from controlplane.cli.arguments import EXIT_DONE, EXIT_FAILED
 from controlplane.cli.client import Client, run_with_client, warn
 from controlplane.cli.output.tables import one_line
@@ -28,20 +29,17 @@ examples:
   meshctl apply -f - < reviews.yaml
   meshctl apply -f reviews.yaml --dry-run     the server checks everything and stores nothing
   meshctl apply -f reviews.yaml --dry-run=client    without a server: the objects by themselves
+  meshctl apply -f reviews.yaml --stage 1,10%,100% --pause 30s    to one proxy first, then to more and more
 
 All objects are stored in one transaction, or none of them is."""
-WAIT_S = 30.0
-_ASK_S = 20.0  # of one request that waits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`-f`."""
     flags.add_files(parser, required=True)
     flags.add_namespace(parser)
-    parser.add_argument(
-        "--wait", nargs="?", type=flags.duration, const=WAIT_S, default=None, metavar="DURATION",
-        help="until every connected proxy has acknowledged it, at most so long (30s)",
-    )  # fmt: skip
+    waiting.add_wait(parser)
+    rollouts.add_stages(parser)
     parser.add_argument(
         "--dry-run", nargs="?", choices=("server", "client"), const="server", default="", help="store nothing"
     )
@@ -53,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     batch = read_batch(arguments.filename, recursive=arguments.recursive, namespace=arguments.namespace)
     if arguments.dry_run == "client":
         return check_locally(batch, arguments.namespace)
+    if arguments.stage:
+        return run_with_client(arguments, lambda client: _stage(client, batch, arguments))
     return run_with_client(arguments, lambda client: _apply(client, batch, arguments))
 
 
@@ -61,12 +61,23 @@ async def _apply(client: Client, batch: Batch, arguments: argparse.Namespace) ->
         done = await post(client, batch, namespace=arguments.namespace, dry_run=bool(arguments.dry_run))
     except Refusal as refusal:
         return show_refusal(refusal, batch)
-    _show(done, arguments)
+    show_results(done, arguments)
     if arguments.dry_run or not done["revision"]:
         return EXIT_DONE
     if arguments.wait is None:
         return EXIT_DONE
-    return await wait(client, done["revision"], arguments.wait)
+    return await waiting.wait(client, done["revision"], arguments.wait, no_color=arguments.no_color)
+
+
+async def _stage(client: Client, batch: Batch, arguments: argparse.Namespace) -> int:
+    try:
+        begun = await rollouts.begin(client, batch.manifests, arguments)
+    except Refusal as refusal:
+        return show_refusal(refusal, batch)
+    show_results({**begun, "revision": 0}, arguments)
+    if begun["rollout"] is None:
+        return EXIT_DONE
+    return await rollouts.follow(client, begun["rollout"]["id"], arguments)
 
 
 async def post(client: Client, batch: Batch, *, namespace: str = "", dry_run: bool = False) -> Any:
@@ -103,7 +114,8 @@ def check_locally(batch: Batch, namespace: str) -> int:
     return EXIT_DONE
 
 
-def _show(done: Any, arguments: argparse.Namespace) -> None:
+def show_results(done: Any, arguments: argparse.Namespace) -> None:
+    """What became of each object of a batch, and its revision."""
     terminal = terminal_of(sys.stdout, no_color=arguments.no_color)
     suffix = " (dry run)" if arguments.dry_run else ""
     for result in done["results"]:
@@ -118,35 +130,3 @@ def _show(done: Any, arguments: argparse.Namespace) -> None:
 
 def _about(subject: str, warning: str) -> str:
     return warning if warning.startswith(subject) else f"{subject}: {warning}"
-
-
-async def wait(client: Client, revision: int, timeout_s: float) -> int:
-    """Until no proxy is still to answer; says who has it, who refuses it, who is silent."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + timeout_s
-    while True:
-        ask_s = max(min(until - loop.time(), _ASK_S), 0.0)
-        answer = await client.send(
-            "GET",
-            f"/mesh/v1/revisions/{revision}",
-            query={"wait": f"{ask_s:.3f}s"},
-            timeout_s=ask_s + client.server.timeout_s,
-        )
-        state = answer.value
-        if state["settled"] or loop.time() >= until:
-            return _show_state(state, timeout_s)
-        await asyncio.sleep(0.05)  # a server that does not wait must not be asked without pause
-
-
-def _show_state(state: Any, timeout_s: float) -> int:
-    for item in state["rejected"]:
-        for reason in item["reasons"]:
-            print(f"meshctl: {item['node']} refuses {reason['name']}: {one_line(reason['reason'])}", file=sys.stderr)
-    if not state["settled"]:
-        missing = ", ".join(state["pending"]) or "the control plane"
-        print(f"meshctl: not acknowledged within {timeout_s:g} s by {missing}", file=sys.stderr)
-    elif state["acked"]:
-        print(f"acknowledged by {', '.join(state['acked'])}")
-    elif not state["rejected"]:
-        print("no proxy is connected")
-    return EXIT_FAILED if state["rejected"] or not state["settled"] else EXIT_DONE

@@ -55,7 +55,8 @@ async def _describe(client: Client, wanted: list[Wanted], arguments: argparse.Na
 
 async def _facts(client: Client, ref: ObjectRef) -> dict[str, Any]:
     """What the mesh knows beside the object: its changes, who has the last one, events, a Service's endpoints."""
-    history, events = await asyncio.gather(state.items(client, "history"), state.items(client, "events"))
+    wanted = {"object": f"{ref.kind} {ref.namespace}/{ref.name}", "limit": str(_LAST_CHANGES)}
+    history, events = await asyncio.gather(state.items(client, "history", wanted), state.items(client, "events"))
     changes = [(record, item) for record in history for item in record["objects"] if _is(item, ref)]
     last = changes[0][0]["revision"] if changes else 0
     found: list[Item] = []
@@ -147,6 +148,9 @@ def _proxies(revision: Any) -> str:
     text = f"revision {revision['revision']} acknowledged by {', '.join(revision['acked']) or 'none'}\n"
     if revision["pending"]:
         text += f"pending at {', '.join(revision['pending'])}\n"
+    for item in revision.get("waits_for", ()):
+        what = one_line(f"{item['type']} {item['name']}".strip())
+        text += f"{item['node']}: {what} waits for {one_line(item['waits_for'])}\n"
     for item in revision["rejected"]:
         text += "".join(f"refused by {item['node']}: {one_line(why['reason'])}\n" for why in item["reasons"])
     return text

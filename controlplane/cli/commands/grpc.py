@@ -1,4 +1,4 @@
-"""`meshctl grpc bootstrap|renew`: the bootstrap of a proxyless gRPC client, on standard output or in a folder.
+"""`meshctl grpc bootstrap|renew`: the bootstrap of proxyless gRPC, on standard output or in a folder.
 
 Owns:   flags -> facts, the order of the steps.
 Not:    the bootstrap's form (bootstrap.grpc), certificates (identity, bootstrap.secrets).
@@ -14,6 +14,7 @@ from controlplane.cli.bootstrap.files import make_folder, write_private
 from controlplane.cli.bootstrap.grpc import GrpcFacts
 from controlplane.cli.bootstrap.record import Record
 from controlplane.cli.bootstrap.secrets import read_pem, write_pem
+from controlplane.cli.bootstrap.workloads import identity_of, parse_workloads
 from controlplane.cli.commands.envoy import validity
 from controlplane.cli.identity.signing import Names
 from controlplane.cli.output.documents import as_json
@@ -28,6 +29,9 @@ examples:
     meshctl grpc bootstrap --node client-1 --xds-address 127.0.0.1:18002 > bootstrap.json
   with certificates:
     meshctl grpc bootstrap --node client-1 --token-file client-1.token --dir ./client-1 --service-account orders
+  a server, with grpc.xds_server_credentials on 10.0.0.7:50051:
+    meshctl grpc bootstrap --node server-1 --xds-address 127.0.0.1:18002 --address 10.0.0.7 \\
+      --workload name=greeter,port=50051,address=10.0.0.7,labels.app=greeter > bootstrap.json
   then: GRPC_XDS_BOOTSTRAP=bootstrap.json python client.py     (channel target xds:///user-service:50051)"""
 
 
@@ -39,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--dir", type=Path, help="folder for key, certificates and bootstrap.json (0700)")
     make.add_argument("--namespace", default=DEFAULT_NAMESPACE, help="of the client (default default)")
     make.add_argument("--service-account", default=DEFAULT_SERVICE_ACCOUNT, help="of the client (default default)")
+    make.add_argument("--address", default="127.0.0.1", help="where others reach the node's services")
+    make.add_argument(
+        "--workload", action="append", default=[], metavar="KEY=VALUE,...",
+        help="a service that the process serves; `address` is the one that the server is bound to",
+    )  # fmt: skip
     again = actions.add_parser("renew", help="replace the certificates; gRPC picks them up by itself")
     again.add_argument("--dir", required=True, type=Path, help="the folder of bootstrap")
 
@@ -69,6 +78,10 @@ def _with_certificates(arguments: argparse.Namespace) -> int:
     folder = make_folder(arguments.dir)
     names = Names(node=arguments.node, workload=(arguments.namespace, arguments.service_account))
     facts = _facts(arguments, str(folder))
+    served = identity_of(facts.workloads)
+    if served not in (None, names.workload):
+        message = f"found {'/'.join(served or ())}, expected --namespace and --service-account: it has one certificate"
+        raise MeshError(ErrorCode.SETTINGS, message, subject="--workload")
     credentials = flags.obtain(arguments, CLIENT, names, folder, read_pem)
     write_pem(folder, credentials)
     Record(
@@ -93,4 +106,6 @@ def _facts(arguments: argparse.Namespace, tls_dir: str) -> GrpcFacts:
         namespace=arguments.namespace,
         service_account=arguments.service_account,
         locality=arguments.locality,
+        address=arguments.address,
+        workloads=parse_workloads(arguments.workload),
     )

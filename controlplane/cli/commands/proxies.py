@@ -27,12 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(proxies: Sequence[Item], terminal: Terminal) -> str:
-    """A row per proxy, then what was refused and what is held back, each with its reason."""
+    """A row per proxy, during a rollout with whose candidate it has; then what was refused and what is held back."""
     if not proxies:
         return "no proxy is connected\n"
     present = {name for proxy in proxies for name in proxy["types"]}
     types = [name for name in (*TYPES, *sorted(present - set(TYPES))) if name in present]
-    columns = ("node", "dialect", "xds", "sync", *types, "connected", "replica")
+    staged = any(proxy.get("rollout") for proxy in proxies)
+    columns = ("node", "dialect", "xds", "sync", *types, "connected", "replica", *(("rollout",) if staged else ()))
     rows = [
         (
             proxy["node"],
@@ -42,6 +43,7 @@ def render(proxies: Sequence[Item], terminal: Terminal) -> str:
             *(_type_cell(proxy["types"].get(name)) for name in types),
             state.age(proxy["connected_since"]),
             proxy["replica"],
+            *((proxy.get("rollout", ""),) if staged else ()),
         )
         for proxy in proxies
     ]

@@ -108,7 +108,8 @@ def _problem(condition: Any) -> str:
 
 
 def _problems(mesh: Any, proxies: Any, services: Any, terminal: Terminal) -> str:
-    rows = [(item["object"], _problem(item), item["message"]) for item in mesh["problems"]]
+    rows = [("control plane", "not ready", f"{name}: {why}") for name, why in mesh["ready"].items() if why]
+    rows += [(item["object"], _problem(item), item["message"]) for item in mesh["problems"]]
     rows += [
         (f"proxy {item['node']}", f"{name} {found['state']}", _why(found))
         for item in proxies

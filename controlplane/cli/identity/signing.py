@@ -14,10 +14,10 @@ import grpc
 from controlplane.ca.authority import SERVER_NAME
 from controlplane.cli.identity import token
 from controlplane.cli.identity.keys import NewKey, make_key
-from controlplane.cli.identity.token import JoinToken
 from controlplane.settings import split_address
 from mesh.api.v1 import identity_pb2, identity_pb2_grpc
 from mesh.errors import ErrorCode, MeshError
+from mesh.identity.join_token import JoinToken
 from mesh.identity.spiffe import node_id, workload_id
 
 CALL_S = 20.0
