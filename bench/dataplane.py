@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +29,10 @@ from bench import machine
 from controlplane.cli.local_mesh import LocalMesh, LocalService, request, wait_until
 from tests.support import envoys
 
+ROOT = Path(__file__).parents[1]
 HELPERS, PROXY = 0, 1  # cores
 FIXED_RATE = 2000.0
+MIN_LINE_BYTES = 500  # of the access log
 
 POLICIES = """\
 apiVersion: networking.istio.io/v1
@@ -95,13 +98,18 @@ spec: {mtls: {mode: STRICT}}
 
 @dataclass(frozen=True)
 class Candidate:
-    """`pids`: the processes that serve `authority` at `address`."""
+    """`pids`: the processes that serve `authority` at `address`; `logs`: the access logs that they write."""
 
     name: str
     scenario: str
     address: str
     authority: str
     pids: tuple[int, ...]
+    logs: tuple[Path, ...]
+
+    @property
+    def logged_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.logs if path.exists())
 
 
 class Bench:
@@ -111,7 +119,7 @@ class Bench:
         self.mesh, self.options, self.console = mesh, options, console
         self.samples: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
         self.fixed: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-        self.memory: dict[tuple[str, str], float] = {}
+        self.idle_mib: dict[tuple[str, str], float] = {}
 
     def start(self) -> list[Candidate]:
         """The control plane, an origin, and two proxies of each kind."""
@@ -134,15 +142,24 @@ class Bench:
         )
         outbound = envoys.start_envoy(mesh, "envoy-out", 5)
         machine.pin(control_plane.pid, HELPERS)
+        proxies = [outbound, inbound, agents[1].process, agents[0].process]
+        for process in proxies:
+            machine.pin(process.pid, PROXY)
+        envoy_out, envoy_in, agent_out, agent_in = (machine.tree_pids(process.pid) for process in proxies)
+        envoy_log, agent_log = outbound.log, agents[1].state_dir / "access.log"
         candidates = [
-            Candidate("envoy", "plaintext", f"{mesh.address(5)}:15001", "plain.bench", (outbound.pid,)),
-            Candidate("agent", "plaintext", agents[1].outbound, "plain.bench", (agents[1].process.pid,)),
-            Candidate("envoy", "mtls", f"{mesh.address(5)}:15001", "by-envoy", (outbound.pid, inbound.pid)),
-            Candidate("agent", "mtls", agents[1].outbound, "by-agent", (agents[1].process.pid, agents[0].process.pid)),
+            Candidate("envoy", "plaintext", f"{mesh.address(5)}:15001", "plain.bench", envoy_out, (envoy_log,)),
+            Candidate("agent", "plaintext", agents[1].outbound, "plain.bench", agent_out, (agent_log,)),
+            Candidate(
+                *("envoy", "mtls", f"{mesh.address(5)}:15001", "by-envoy"),
+                *((*envoy_out, *envoy_in), (envoy_log, inbound.log)),
+            ),
+            Candidate(
+                *("agent", "mtls", agents[1].outbound, "by-agent"),
+                *((*agent_out, *agent_in), (agent_log, agents[0].state_dir / "access.log")),
+            ),
         ]
         for candidate in candidates:
-            for pid in candidate.pids:
-                machine.pin(pid, PROXY)
             wait_until(
                 f"{candidate.name} serves {candidate.scenario}",
                 lambda c=candidate: request(c.address, "GET", "/", headers={"Host": c.authority}).status == 200,
@@ -153,27 +170,24 @@ class Bench:
     def load(self, candidate: Candidate, *, seconds: float, rate: float = 0.0) -> dict[str, float]:
         """One run of the load generator against a candidate, with the CPU time that the proxy spent meanwhile."""
         host, _, port = candidate.address.rpartition(":")
-        before = sum(machine.cpu_s(pid) for pid in candidate.pids)
         command = [
-            *("taskset", "-c", str(HELPERS), sys.executable, str(Path(__file__).with_name("load.py")), host, port),
+            *("taskset", "-c", str(HELPERS), sys.executable, "-m", "bench.load", host, port),
             *("--authority", candidate.authority, "--connections", str(self.options.connections)),
             *("--seconds", str(seconds), "--warmup", "0.5", "--rate", str(rate)),
+            *("--watch", *map(str, candidate.pids)),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
-        spent = sum(machine.cpu_s(pid) for pid in candidate.pids) - before
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60, cwd=ROOT)
         result: dict[str, float] = json.loads(done.stdout)
-        # The proxy's CPU time includes the warm-up, so the requests of the warm-up are counted in too.
-        served = result["requests"] * (result["seconds"] + 0.5) / result["seconds"]
         result["rps"] = result["requests"] / result["seconds"]
-        result["cpu_us"] = spent / max(served, 1) * 1e6
+        result["cpu_us"] = result["cpu_s"] / max(result["requests"], 1) * 1e6
         return result
 
     def run(self, candidates: list[Candidate]) -> None:
-        """The rounds, interleaved."""
+        """The rounds, interleaved; every other one backwards, so that nobody always follows the same."""
         for candidate in candidates:
-            self.memory[candidate.name, f"{candidate.scenario} idle"] = self._pss(candidate)
+            self.idle_mib[candidate.scenario, candidate.name] = machine.pss_mib(*candidate.pids)
         for number in range(self.options.rounds):
-            for candidate in candidates:
+            for candidate in candidates if number % 2 == 0 else reversed(candidates):
                 key = (candidate.scenario, candidate.name)
                 self.samples[key].append(self.load(candidate, seconds=self.options.seconds))
                 self.fixed[key].append(self.load(candidate, seconds=self.options.seconds, rate=FIXED_RATE))
@@ -183,10 +197,9 @@ class Bench:
                     highlight=False,
                 )
         for candidate in candidates:
-            self.memory[candidate.name, f"{candidate.scenario} loaded"] = self._pss(candidate)
-
-    def _pss(self, candidate: Candidate) -> float:
-        return sum(machine.pss_mib(pid) for pid in candidate.pids)
+            served = sum(sample["requests"] for sample in self.samples[candidate.scenario, candidate.name])
+            if candidate.logged_bytes < served * MIN_LINE_BYTES:
+                raise SystemExit(f"{candidate.name} has not logged its requests, so it has done less than the other")
 
     def result(self) -> dict[str, Any]:
         """Medians and ratios as plain data."""
@@ -211,8 +224,9 @@ class Bench:
                         "p50_ms": round(median(fixed, "p50_ms"), 2),
                         "p99_ms": round(median(fixed, "p99_ms"), 2),
                         "errors": sum(int(sample["errors"]) for sample in samples + fixed),
-                        "pss_idle_mib": round(self.memory[name, f"{scenario} idle"], 1),
-                        "pss_loaded_mib": round(self.memory[name, f"{scenario} loaded"], 1),
+                        "pss_idle_mib": round(self.idle_mib[scenario, name], 1),
+                        # Of the first round: later ones find what the other scenario has left in the same proxy.
+                        "pss_loaded_mib": round(samples[0]["pss_mib"], 1),
                     }
                 )
         return {
@@ -234,15 +248,25 @@ def show(console: Console, result: dict[str, Any]) -> None:
         f"latency at {FIXED_RATE:.0f} requests/s",
         highlight=False,
     )
-    table = Table()
-    for title in ("scenario", "proxy", "rps", "CPU us/req", "rps/core", "x Envoy", "p50 ms", "p99 ms", "errors"):
-        table.add_column(title, justify="left" if title in ("scenario", "proxy") else "right")
-    table.add_column("PSS MiB idle/loaded", justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    titles = (
+        "CPU us\n/req",
+        "req/s\n/core",
+        "x\nEnvoy",
+        "req/s",
+        "p50\nms",
+        "p99\nms",
+        "MiB\nidle",
+        "MiB\nload",
+        "err",
+    )
+    for title in ("", "", *titles):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in result["rows"]:
         table.add_row(
-            row["scenario"], row["proxy"], str(row["rps"]), str(row["cpu_us_per_request"]), str(row["rps_per_core"]),
-            f"{row['ratio_to_envoy']:.2f}", str(row["p50_ms"]), str(row["p99_ms"]), str(row["errors"]),
-            f"{row['pss_idle_mib']} / {row['pss_loaded_mib']}",
+            row["scenario"], row["proxy"], f"{row['cpu_us_per_request']:.1f}", str(row["rps_per_core"]),
+            f"{row['ratio_to_envoy']:.2f}", str(row["rps"]), f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}",
+            f"{row['pss_idle_mib']:.1f}", f"{row['pss_loaded_mib']:.1f}", str(row["errors"]),
         )  # fmt: skip
     console.print(table)
 

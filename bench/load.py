@@ -1,4 +1,5 @@
-"""The load generator of the benches. Prints one JSON line: requests, errors, seconds, latencies in milliseconds.
+"""The load generator of the benches. Prints one JSON line: requests, errors, seconds, latencies in milliseconds, and
+of the processes `--watch` names their CPU seconds in just that time and their memory while the connections are open.
 
 Closed loop: each connection sends its next request when the answer is in. Open loop (`--rate`): requests are due at
 fixed moments whatever happens, and latency counts from the moment that a request was due (no coordinated omission).
@@ -7,20 +8,26 @@ fixed moments whatever happens, and latency counts from the moment that a reques
 import argparse
 import asyncio
 import collections
+import functools
+import itertools
 import json
 import time
 from typing import cast
 
 import uvloop
 
-# Thirteen fields of a browser's size: what a mesh really carries.
+from bench import machine
+
+# Thirteen fields of a browser's size: what a mesh really carries. The session is each connection's own, and a
+# connection asks for PATHS paths in turn, so that no two requests in a row are the same.
+PATHS = 50
 _FIELDS = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
     "Accept-Encoding: gzip, deflate, br, zstd",
     "Accept-Language: en-GB,en;q=0.9,de;q=0.8",
     "Cache-Control: no-cache",
-    "Cookie: session=3f786850e387550fdab836ed7e6dc881de23001b; theme=dark; consent=essential",
+    "Cookie: session={session:040x}; theme=dark; consent=essential",
     "Origin: https://shop.example",
     "Referer: https://shop.example/catalogue/garden/chairs",
     "Sec-Fetch-Dest: empty",
@@ -33,8 +40,8 @@ _FIELDS = (
 class Run:
     """What all connections share."""
 
-    def __init__(self, request: bytes, rate: float) -> None:
-        self.request = request
+    def __init__(self, authority: str, rate: float) -> None:
+        self.authority = authority
         self.rate = rate
         self.open = True
         self.done = 0
@@ -58,8 +65,11 @@ class Run:
 class Connection(asyncio.Protocol):
     """One keep-alive connection."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, number: int) -> None:
         self._run = run
+        fields = "\r\n".join(_FIELDS).format(session=(number + 1) * 0x3F786850E387550FDAB8)
+        heads = (f"GET /users/{place} HTTP/1.1\r\nHost: {run.authority}\r\n{fields}" for place in range(PATHS))
+        self._requests = itertools.cycle([head.encode() + b"\r\n\r\n" for head in heads])
         self._buffer = b""
         self._due = 0.0
 
@@ -70,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, due: float) -> None:
         self._due = due
-        self._transport.write(self._run.request)
+        self._transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -96,22 +106,22 @@ class Connection(asyncio.Protocol):
             self._run.errors += 1
 
 
-async def measure(run: Run, host: str, port: int, connections: int, seconds: float, warmup: float) -> float:
-    """Open the connections, warm up, measure; the measured seconds."""
+async def measure(run: Run, options: argparse.Namespace) -> dict[str, float]:
+    """Open the connections, warm up, measure: seconds, and of what is watched CPU seconds and MiB."""
     loop = asyncio.get_running_loop()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Connection(run), host, port)
+    for number in range(options.connections):
+        await loop.create_connection(functools.partial(Connection, run, number), options.host, options.port)
     if run.rate:
         pacer = loop.create_task(_pace(run))  # ends with this function
-    await asyncio.sleep(warmup)
+    await asyncio.sleep(options.warmup)
     run.done, run.errors, run.latencies = 0, 0, []
-    begun = time.perf_counter()
-    await asyncio.sleep(seconds)
+    cpu_s, begun = machine.cpu_s(*options.watch), time.perf_counter()
+    await asyncio.sleep(options.seconds)
     run.open = False
-    took = time.perf_counter() - begun
+    took, cpu_s = time.perf_counter() - begun, machine.cpu_s(*options.watch) - cpu_s
     if run.rate:
         pacer.cancel()
-    return took
+    return {"seconds": took, "cpu_s": cpu_s, "pss_mib": machine.pss_mib(*options.watch)}
 
 
 async def _pace(run: Run) -> None:
@@ -144,13 +154,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warmup", type=float, default=0.5)
     parser.add_argument("--rate", type=float, default=0.0, help="requests per second, open loop; 0 = closed loop")
+    parser.add_argument("--watch", type=int, nargs="*", default=[], help="process numbers of the proxy")
     options = parser.parse_args()
-    head = "\r\n".join((f"GET /users/1 HTTP/1.1\r\nHost: {options.authority}", *_FIELDS))
-    run = Run(head.encode() + b"\r\n\r\n", options.rate)
-    took = uvloop.run(measure(run, options.host, options.port, options.connections, options.seconds, options.warmup))
+    run = Run(options.authority, options.rate)
+    measured = uvloop.run(measure(run, options))
     ordered = sorted(run.latencies)
     result = {
-        "requests": run.done, "errors": run.errors, "seconds": took,
+        "requests": run.done, "errors": run.errors, **measured,
         "p50_ms": percentile(ordered, 0.5), "p99_ms": percentile(ordered, 0.99), "max_ms": percentile(ordered, 1.0),
     }  # fmt: skip
     print(json.dumps(result))

@@ -29,11 +29,16 @@ def pin(pid: int, core: int) -> None:
             os.sched_setaffinity(thread.id, {core})
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of the process and its descendants so far, all threads, from the scheduler's nanoseconds."""
+def tree_pids(pid: int) -> tuple[int, ...]:
+    """The process and all its descendants, by number."""
+    return tuple(process.pid for process in tree(pid))
+
+
+def cpu_s(*pids: int) -> float:
+    """CPU seconds of these processes so far, all threads, from the scheduler's nanoseconds."""
     total = 0
-    for process in tree(pid):
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
             try:
                 total += int((task / "schedstat").read_text().split()[0])
             except FileNotFoundError:
@@ -41,11 +46,11 @@ def cpu_s(pid: int) -> float:
     return total / 1e9
 
 
-def pss_mib(pid: int) -> float:
-    """Proportional set size of the process and its descendants (decision 31)."""
+def pss_mib(*pids: int) -> float:
+    """Proportional set size of these processes (decision 31)."""
     total = 0
-    for process in tree(pid):
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.MULTILINE)
+    for pid in pids:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
         total += int(found.group(1)) if found else 0
     return total / 1024
 

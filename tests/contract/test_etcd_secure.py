@@ -22,7 +22,7 @@ from controlplane.store.etcd.store import EtcdStore
 from controlplane.store.protocol import Put
 from mesh.errors import ErrorCode, MeshError
 from mesh.identity.spiffe import node_id
-from mesh.logs import Secret
+from mesh.secret import Secret
 from tests.contract.conftest import take, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.etcd]

@@ -13,7 +13,7 @@ from controlplane.store.keys import CA, GRANTS, TOKENS
 from controlplane.store.memory import MemoryStore
 from controlplane.store.protocol import ConfigStore, Delete
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret
+from mesh.secret import Secret
 from tests.support.certificates import request
 from tests.support.clock import ManualClock
 

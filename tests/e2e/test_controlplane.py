@@ -314,3 +314,13 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         assert plane.process.popen.wait(60) == 1
     assert "cannot listen on" in plane.process.tail(1)
     assert not plane.ready_file.exists()
+
+
+def test_a_state_folder_is_one_control_planes(tmp_path: Path) -> None:
+    """It holds the replica's name: a second one with it is refused, and the first one stays as it is."""
+    with running(tmp_path / "one") as first:
+        second = ControlPlane(tmp_path / "two", "--state-dir", str(first.state))
+        assert second.process.popen.wait(30) == 64
+        assert "another control plane uses" in second.process.tail()
+        assert first.ready_file.exists()
+        assert request(first.ready["rest"], "GET", "/readyz").status == 200

@@ -3,11 +3,13 @@
 import json
 import socket
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
-from controlplane.cli.local_mesh import LocalMesh, wait_until
+from controlplane.cli.local_mesh import LocalMesh, request, wait_until
 from tests.support import meshes
 
 pytestmark = pytest.mark.e2e
@@ -208,8 +210,6 @@ def test_health_check_takes_an_instance_out_and_back(mesh: LocalMesh, caller) ->
 
 
 def _behaviour(mesh: LocalMesh, number: int) -> bytes:
-    from controlplane.cli.local_mesh import request
-
     return request(f"{mesh.address(number)}:3001", "GET", "/behaviour").body
 
 
@@ -235,3 +235,108 @@ def test_ejection_is_enforced_reported_and_ends(mesh: LocalMesh, caller) -> None
     assert [caller().status for _ in range(20)] == [200] * 20, "an ejected host gets no traffic"
     mesh.behave(2, 3001)
     wait_until("the end of the ejection", lambda: not ejections(), timeout_s=20)
+
+
+def v1_policy(text: str) -> str:
+    """The subsets' DestinationRule with a trafficPolicy; `text` is YAML, indented by four."""
+    return meshes.SUBSETS.replace("  subsets:", f"  trafficPolicy:\n{text}  subsets:")
+
+
+def test_random_load_balancing(mesh: LocalMesh, caller) -> None:
+    """Both instances get their half, and in no order: round robin would alternate, or stay, all the time."""
+    apply(mesh, v1_policy("    loadBalancer: {simple: RANDOM}\n"), meshes.virtual_service(100, 0))
+    clusters = request(mesh.agents["node-4"].admin, "GET", "/clusters").json["clusters"]
+    policies = {item["lb_policy"] for item in clusters if item["name"].startswith("outbound|80|v1|user-service")}
+    assert policies == {"RANDOM"}
+    before = [json.loads(_behaviour(mesh, number))["answered"] for number in (2, 3)]
+    order = []
+    for _ in range(200):
+        caller()
+        now = [json.loads(_behaviour(mesh, number))["answered"] for number in (2, 3)]
+        order.append("23"[[later - earlier for later, earlier in zip(now, before, strict=True)].index(1)])
+        before = now
+    counts = Counter(order)
+    meshes.assert_share(counts, "2", 0.5)
+    changes = Counter(str(first != second) for first, second in pairwise(order))
+    meshes.assert_share(changes, "True", 0.5)
+
+
+def test_panic(mesh: LocalMesh, caller) -> None:
+    """With minHealthPercent 60 and one of two instances healthy all get traffic; with 0 only the healthy one does."""
+    outlier = "    outlierDetection: {{consecutive5xxErrors: 5, minHealthPercent: {percent}}}\n"
+    apply(mesh, v1_policy(outlier.format(percent=60)), meshes.virtual_service(100, 0))
+    mesh.behave(2, 3001, health=503)
+
+    def unhealthy() -> bool:
+        items = mesh.rest("GET", "/mesh/v1/endpoints?service=user-service").json["items"]
+        return ("node-2", "UNHEALTHY") in [(item["node"], item["health"]) for item in items]
+
+    def known_at_the_caller() -> bool:
+        clusters = request(mesh.agents["node-4"].admin, "GET", "/clusters").json["clusters"]
+        hosts = next(item["hosts"] for item in clusters if item["name"].startswith("outbound|80|v1|user-service"))
+        return sorted(host["health"] for host in hosts) == ["HEALTHY", "UNHEALTHY"]
+
+    def answered(number: int) -> int:
+        return int(json.loads(_behaviour(mesh, number))["answered"])
+
+    wait_until("UNHEALTHY in REST", unhealthy, timeout_s=15)
+    wait_until("UNHEALTHY at the caller", known_at_the_caller)
+    before = answered(2)
+    assert [caller().status for _ in range(40)] == [200] * 40
+    assert answered(2) > before, "panic"
+
+    apply(mesh, v1_policy(outlier.format(percent=0)), meshes.virtual_service(100, 0))
+    before = answered(2)
+    assert [caller().status for _ in range(40)] == [200] * 40
+    assert answered(2) == before, "no panic"
+
+
+def test_split_local_origin_errors(mesh: LocalMesh, caller) -> None:
+    """Connections that fail eject by themselves, and answers with 500 then do not."""
+    entry = f"""\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: legacy}}
+spec:
+  hosts: [legacy.example]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 3001}}]
+  endpoints: [{{address: {mesh.address(2)}}}, {{address: {mesh.address(200)}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: legacy}}
+spec:
+  host: legacy.example
+  trafficPolicy:
+    outlierDetection:
+      splitExternalLocalOriginErrors: true
+      consecutiveLocalOriginFailures: 3
+      consecutive5xxErrors: 0
+      interval: 1s
+      baseEjectionTime: 60s
+      maxEjectionPercent: 100
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: legacy}}
+spec:
+  hosts: [legacy.example]
+  http: [{{route: [{{destination: {{host: legacy.example}}}}], retries: {{attempts: 0}}}}]
+"""
+    apply(mesh, entry)
+    wait_until("known", lambda: caller("legacy.example").status in (200, 503))
+
+    def ejected() -> list[tuple[str, str]]:
+        caller("legacy.example")
+        items = mesh.rest("GET", "/mesh/v1/endpoints?service=legacy.example").json["items"]
+        return [(item["address"], own["reason"]) for item in items for own in item["ejections"] if own["enforced"]]
+
+    found = wait_until("the ejection", ejected, timeout_s=20)
+    assert found == [(f"{mesh.address(200)}:3001", "consecutive_local_origin_failure")]
+    mesh.behave(2, 3001, status=500)
+    assert [caller("legacy.example").status for _ in range(20)] == [500] * 20, "an answer is no local failure"
+    assert ejected() == found
+    for plural in ("virtualservices", "destinationrules", "serviceentries"):
+        mesh.rest("DELETE", f"/apis/networking.istio.io/v1/namespaces/default/{plural}/legacy")

@@ -29,14 +29,14 @@ from controlplane.discovery.session import REMOVAL_HOLD_S, Response
 from controlplane.discovery.sotw import SotwSession
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.snapshot.diff import DiffCache
-from controlplane.snapshot.references import clusters_named, empty_load_assignment
+from controlplane.snapshot.references import clusters_named, empty_load_assignment, whole_service
 from controlplane.snapshot.view import EMPTY, NOTHING, View
 from mesh.xds import type_url
 from tests.support import resources
 
 CDS, EDS, LDS = type_url.CLUSTER, type_url.CLUSTER_LOAD_ASSIGNMENT, type_url.LISTENER
 RDS, VHDS = type_url.ROUTE_CONFIGURATION, type_url.VIRTUAL_HOST
-CLUSTERS = ("a", "b", "c", "plain")
+CLUSTERS = ("outbound|1||a", "outbound|1|s|a", "outbound|1|t|a", "plain")
 ROUTES = ("r1", "r2")
 HOSTS = ("h/1", "h/2")
 TAGS = st.integers(0, 2).map(str)
@@ -144,7 +144,8 @@ class Machine(RuleBasedStateMachine):
                     )
                 )
             else:
-                self._ask(DiscoveryRequest(type_url=url, resource_names=sorted(names)))
+                known = "another" if self.client.held[url] else ""
+                self._ask(DiscoveryRequest(type_url=url, resource_names=sorted(names), version_info=known))
 
     def _ask(self, request: Request) -> None:
         self.to_server.append(request)
@@ -210,10 +211,13 @@ class Machine(RuleBasedStateMachine):
                     assert self.client.usable(cluster), f"{item.name} came before {cluster}"
 
     def _check_clusters(self, had: set[str], view: View) -> None:
-        """SotW cannot keep what it never knew the client to have, nor take a route away."""
-        if self.hostile or (self.came_back and not self.delta):
+        """SotW cannot take a route away, nor keep what it never knew the client to have: of an earlier stream those are
+        the subsets of services that are there."""
+        if self.hostile:
             return
         gone = had - self.client.held[CDS].keys()
+        if self.came_back and not self.delta:
+            gone = {name for name in gone if view.get(CDS, whole_service(name)) is not None}
         for url in (RDS, VHDS) if self.delta else (RDS,):
             for name, item in self.client.held[url].items():
                 if self.delta or view.get(url, name) is not None:

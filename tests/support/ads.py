@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.admission import Gate
 from controlplane.discovery.metrics import DiscoveryMetrics
-from controlplane.discovery.server import SERVER_OPTIONS, SERVICE, Collaborators, DiscoveryService
+from controlplane.discovery.server import SERVICE, Collaborators, DiscoveryService, server_options
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.model.mesh_state import MeshState
@@ -34,11 +34,12 @@ WAIT_S = 20.0
 NARROW = (("grpc.http2.lookahead_bytes", 65536), ("grpc.http2.bdp_probe", 0), ("grpc.max_receive_message_length", -1))
 
 
-def node(name: str = "node-1", agent: str = "gossamer-agent", **metadata: Any) -> XdsNode:
-    return ParseDict(
-        {"id": name, "userAgentName": agent, "metadata": {"NAMESPACE": "default", "ADDRESS": "10.0.0.1", **metadata}},
-        XdsNode(),
-    )
+def node(
+    name: str = "node-1", agent: str = "gossamer-agent", *, features: Iterable[str] = (), **metadata: Any
+) -> XdsNode:
+    known = {"NAMESPACE": "default", "ADDRESS": "10.0.0.1", **metadata}
+    fields = {"id": name, "userAgentName": agent, "clientFeatures": list(features), "metadata": known}
+    return ParseDict(fields, XdsNode())
 
 
 class Ended(Exception):
@@ -115,6 +116,8 @@ class Ads:
     loaded: bool = True
     send_timeout_s: float = 30.0
     admission_per_s: float = 10_000.0
+    max_stream_age_s: float = 0.0
+    replica: str = "replica-1"
 
     def __post_init__(self) -> None:
         self.compiler = Compiler()
@@ -135,9 +138,10 @@ class Ads:
                 metrics=self.metrics,
                 clock=self.clock,
                 trust_domain="cluster.local",
-                replica="replica-1",
+                replica=self.replica,
                 admission_per_s=self.admission_per_s,
                 send_timeout_s=self.send_timeout_s,
+                max_stream_age_s=self.max_stream_age_s,
             )
         )
         self.address = ""
@@ -172,7 +176,7 @@ class Ads:
 @asynccontextmanager
 async def served(ads: Ads) -> AsyncIterator[Ads]:
     """Serve it without TLS until the block ends."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=server_options(ads.max_stream_age_s))
     server.add_generic_rpc_handlers((ads.service.handler(authenticated=False),))
     ads.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

@@ -15,6 +15,8 @@ from controlplane.api.app import build_rest_app
 from controlplane.api.view import Dependencies, Limits
 from controlplane.ca.service import CertificateAuthority, open_authority
 from controlplane.compiler.compile import Compiler
+from controlplane.discovery.agent_desk import AgentDesk
+from controlplane.discovery.client_status import ClientStatuses
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import Connection, DistributionLedger
 from controlplane.distribution.stream_sync import Span, StreamSync
@@ -222,6 +224,7 @@ async def api(
             api_tokens=tokens,
             bound_to_loopback=loopback,
             replica=name,
+            client_statuses=ClientStatuses(made.ledger, lambda: made.reconciler.cache, AgentDesk()).of,
             registry=made.registry,
             limits=limits or Limits(),
         )

@@ -1,5 +1,7 @@
 """Small xDS resources for tests of what carries them."""
 
+from dataclasses import replace
+
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ConfigSource
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -20,12 +22,14 @@ def resource(url: str, name: str, message: Message, sources: tuple[Source, ...] 
     return Resource(url, name, version_of(body), body, pack_any(url, body), sources)
 
 
-def cluster(name: str, tag: str = "", *, eds: bool = True, sources: tuple[Source, ...] = ()) -> Resource:
+def cluster(
+    name: str, tag: str = "", *, eds: bool = True, sources: tuple[Source, ...] = (), ttl_s: float = 0.0
+) -> Resource:
     """`tag` changes the content."""
     message = Cluster(name=name, alt_stat_name=tag, type=Cluster.EDS if eds else Cluster.STATIC)
     if eds:
         message.eds_cluster_config.eds_config.CopyFrom(ConfigSource(ads=AggregatedConfigSource()))
-    return resource(type_url.CLUSTER, name, message, sources)
+    return replace(resource(type_url.CLUSTER, name, message, sources), ttl_s=ttl_s)
 
 
 def assignment(name: str, tag: str = "1") -> Resource:

@@ -3,10 +3,12 @@
 Commands (one a line; the output is what the server sends, in order):
   view SPEC...            the proxy's new view. SPEC: cds:a=1  eds:a=1  lds:l=1>a,b  rds:r=1>a  vhds:r/h=1>a,b
                           (type : name = content > clusters that it names); cds:a=1! is a cluster without EDS
-  req TYPE NAMES... [nonce=N] [nack=TEXT]           SotW request
+  req TYPE NAMES... [nonce=N] [nack=TEXT] [had=V]   SotW request; had: the version that a new stream's client brings,
+                          @ = that of the last response
   sub TYPE [+NAME...] [-NAME...] [have:NAME=VERSION] [nonce=N] [nack=TEXT]   delta request
   ack                     the client answers everything it was sent, in order
   time SECONDS            the clock goes on
+  features ttl            a new stream of a client that supports TTLs; cds:a=1~30 is a resource with one, in seconds
   sync                    per type: synced, pending or rejected; what is held and why
 Contents are shown as TYPE name=content; a version is shown as the content that has it.
 """
@@ -14,6 +16,7 @@ Contents are shown as TYPE name=content; a version is shown as the content that 
 from pathlib import Path
 
 import pytest
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
 from controlplane.compiler.types import Resource
@@ -23,6 +26,7 @@ from controlplane.discovery.sotw import SotwSession
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.snapshot.diff import DiffCache
 from controlplane.snapshot.view import EMPTY, NOTHING, View
+from mesh.xds import type_url
 from mesh.xds.type_url import SHORT_NAMES
 from tests.support import resources, transcripts
 
@@ -36,15 +40,17 @@ class Conversation:
     def __init__(self, *, delta: bool) -> None:
         self.delta = delta
         self.now = 0.0
+        self.ttl = False
         self.view = NOTHING
         self.contents: dict[str, str] = {}  # version -> content
+        self.versions: dict[str, str] = {}  # type -> that of the last response
         self.unanswered: list[Response] = []
         self.subscribed: dict[str, tuple[str, ...]] = {}  # SotW repeats its names in every request
         self.session = self._new_session()
 
     def _new_session(self) -> Session:
         self.unanswered.clear()
-        return (DeltaSession if self.delta else SotwSession)(self.view, StreamSync())
+        return (DeltaSession if self.delta else SotwSession)(self.view, StreamSync(), ttl=self.ttl)
 
     def execute(self, text: str) -> str:
         lines: list[str] = []
@@ -63,11 +69,20 @@ class Conversation:
         self.session = self._new_session()
         return []
 
+    def do_features(self, words: list[str]) -> list[str]:
+        self.ttl = "ttl" in words
+        return self.do_reconnect([])
+
     def do_req(self, words: list[str]) -> list[str]:
         url = URLS[words[0]]
         plain, options = _options(words[1:])
         self.subscribed[url] = tuple(plain)
-        request = DiscoveryRequest(type_url=url, resource_names=plain, response_nonce=options.get("nonce", ""))
+        request = DiscoveryRequest(
+            type_url=url,
+            resource_names=plain,
+            response_nonce=options.get("nonce", ""),
+            version_info=self.versions[url] if options.get("had") == "@" else options.get("had", ""),
+        )
         return self._asked(request, options)
 
     def do_sub(self, words: list[str]) -> list[str]:
@@ -125,10 +140,13 @@ class Conversation:
         self.unanswered += responses
         lines = []
         for response in responses:
+            self.versions[response.type_url] = response.version
             short = SHORT_NAMES[response.type_url].lower()
-            given = sorted(self.contents.get(r.version, f"{short}:{r.name}=empty") for r in response.resources)
+            given = sorted(self.contents.get(r.version, f"{short}:{_other(r)}") for r in response.resources)
             words = [word.removeprefix(f"{short}:") for word in given] + [f"-{n}" for n in sorted(response.removed)]
-            lines.append(" ".join([f"{short} #{response.nonce}", *(words or ["nothing"])]))
+            kind = " renews" if response.heartbeat else ""
+            lines.append(" ".join([f"{short} #{response.nonce}{kind}", *(words or ["nothing"])]))
+            lines += [f"  {short} {name} does not exist" for name in response.missing]
         return lines
 
     def _resource(self, spec: str) -> Resource:
@@ -138,7 +156,8 @@ class Conversation:
         clusters = named.split(",") if named else []
         match short:
             case "cds":
-                made = resources.cluster(name, content, eds=not content.endswith("!"))
+                plain, _, ttl = content.partition("~")
+                made = resources.cluster(name, content, eds=not plain.endswith("!"), ttl_s=float(ttl or 0))
             case "eds":
                 made = resources.assignment(name, content)
             case "lds":
@@ -151,9 +170,20 @@ class Conversation:
         return made
 
 
+def _other(resource: Resource) -> str:
+    """What the server makes by itself."""
+    if resource.type_url == type_url.CLUSTER:
+        return f"{resource.name}=stand-in"
+    lent = ClusterLoadAssignment.FromString(resource.body).endpoints
+    return f"{resource.name}={'lent' if lent else 'empty'}"
+
+
+_OPTIONS = ("nonce=", "nack=", "had=")
+
+
 def _options(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    pairs = [word.partition("=") for word in words if word.startswith(("nonce=", "nack="))]
-    plain = [word for word in words if not word.startswith(("nonce=", "nack="))]
+    pairs = [word.partition("=") for word in words if word.startswith(_OPTIONS)]
+    plain = [word for word in words if not word.startswith(_OPTIONS)]
     return plain, {key: value for key, _, value in pairs}
 
 

@@ -257,6 +257,37 @@ def test_what_must_be_said(tmp_path: Path, line: str, by: str, subject: str) -> 
     assert subject in str(caught.value)
 
 
+def test_a_server_that_is_not_ours(tmp_path: Path) -> None:
+    """Paths are relative to the file, but for the word that means the machine's roots."""
+    least = LEAST + 'mode = "xds"\nprotocol = "sotw"\n'
+    found = load(written(tmp_path, least + 'tls_ca = "ca.pem"\ntls_cert = "c.pem"\ntls_key = "k.pem"\n'), {})
+    settings = found.control_plane
+    assert not settings.is_ours
+    assert [settings.tls_ca, settings.tls_cert, settings.tls_key] == [
+        str(tmp_path / name) for name in ("ca.pem", "c.pem", "k.pem")
+    ]
+    assert load(written(tmp_path, least + 'tls_ca = "system"\n'), {}).control_plane.tls_ca == "system"
+    assert load(written(tmp_path, LEAST), {}).control_plane.is_ours
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('mode = "xds"\ntls_cert = "c.pem"\ntls_ca = "ca.pem"', "found a part of tls_ca, tls_cert and tls_key"),
+        ('mode = "xds"\ntls_cert = "c.pem"\ntls_key = "k.pem"', "found a part of tls_ca, tls_cert and tls_key"),
+        ('mode = "xds"\ntoken_file = "t"', "found token_file, expected it with mode = 'mesh' only"),
+        ('mode = "xds"\njoin_address = "h:1"', "found join_address, expected it with mode = 'mesh' only"),
+        ('tls_ca = "ca.pem"', "expected it with mode = 'xds' only"),
+        ('mode = "istio"', "control_plane.mode: found 'istio', expected 'mesh' or 'xds'"),
+        ('protocol = "rest"', "control_plane.protocol: found 'rest', expected 'delta' or 'sotw'"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, lines: str, words: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        load(written(tmp_path, LEAST + lines + "\n"), {})
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
@@ -306,6 +337,8 @@ def test_every_flag_reaches_its_setting(tmp_path: Path) -> None:
         "--control-plane": ("h:1", lambda s: s.control_plane.address == "h:1"),
         "--join-address": ("h:2", lambda s: s.control_plane.join_address == "h:2"),
         "--token-file": ("/t", lambda s: s.control_plane.token_file == "/t"),
+        "--control-plane-mode": ("mesh", lambda s: s.control_plane.is_ours),
+        "--xds-protocol": ("sotw", lambda s: s.control_plane.protocol == "sotw"),
         "--trust-domain": ("td", lambda s: s.control_plane.trust_domain == "td"),
         "--state-dir": ("/s", lambda s: s.state_dir == Path("/s")),
         "--workers": ("7", lambda s: s.proxy.workers == 7),

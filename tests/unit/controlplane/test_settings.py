@@ -122,6 +122,13 @@ def test_an_unknown_key_says_where_it_stands(layer: str, words: str) -> None:
     assert "did you mean etcd?" in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", [9, 31_536_001, "a day"])
+def test_a_certificate_lives_at_least_ten_seconds_and_at_most_a_year(seconds: object) -> None:
+    with pytest.raises(MeshError, match="certificate_ttl_s"):
+        load(file={**ETCD, "certificate_ttl_s": seconds})
+    assert load(file={**ETCD, "certificate_ttl_s": 3600}).certificate_ttl_s == 3600
+
+
 def test_with_api_tokens_other_addresses_may_be_bound() -> None:
     open_to_all = {"rest": "0.0.0.0:8080", "grpc_mtls": "[::]:18000", "grpc_tls": "10.0.0.1:18001"}
     found = load(flags={**ETCD, **open_to_all, "api_token_file": "tokens"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mesh import logs
-from mesh.logs import Secret
+from mesh.secret import Secret
 
 
 class Lines:

@@ -35,6 +35,9 @@ class Facts:
     def config_dump(self) -> dict[str, Any]:
         return {"configs": [], "waiting": ["cluster a waits for its endpoints"]}
 
+    def client_status(self) -> dict[str, Any]:
+        return {"generic_xds_configs": []}
+
     def clusters(self) -> list[dict[str, Any]]:
         return [{"name": "a", "hosts": []}]
 
@@ -97,6 +100,8 @@ async def test_pages_show_the_facts(node: Node) -> None:
     assert await node.json("/clusters") == {"clusters": [{"name": "a", "hosts": []}]}
     assert await node.json("/listeners") == {"listeners": [{"name": "in", "bound": True}]}
     assert (await node.json("/config_dump"))["waiting"] == ["cluster a waits for its endpoints"]
+    as_csds = await node.ask("GET", "/config_dump", format="csds")
+    assert json.loads(as_csds.body) == {"generic_xds_configs": []}
     assert await node.json("/server_info") == {"state": "LIVE"}
     assert await node.json("/health") == {"status": "ok", "problems": []}
     assert await node.json("/certs") == {"certificates": []}

@@ -34,7 +34,11 @@ def test_ads(version: ApiVersion.ValueType) -> None:
     ("source", "path", "reason"),
     [
         (ConfigSource(), "p", "found no source, expected ads: the agent does not enforce it"),
-        (ConfigSource(self={}), "p", "found self, expected ads: the agent does not enforce it"),
+        (
+            ConfigSource(path_config_source={"path": "/x"}),
+            "p",
+            "found path_config_source, expected ads: the agent does not enforce it",
+        ),
         (
             ConfigSource(ads={}, authorities=[{"name": "a"}]),
             "p.authorities",

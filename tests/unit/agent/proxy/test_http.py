@@ -21,6 +21,7 @@ from agent.model.route import (
 )
 from agent.router.table import RouteTable
 from agent.stats import names
+from mesh.tasks import spawn
 from tests.support import proxying
 from tests.support.proxying import cluster, forward, http_proxy, raw_origin, route, virtual_host
 
@@ -111,7 +112,7 @@ async def test_an_answer_that_nobody_asked_for_reaches_nobody(tmp_path: Path, re
     ):
         assert (await proxy.get("/split")).endswith(b"\r\n\r\nok")
         (writer,) = origin.writers
-        second = asyncio.create_task(proxy.get("/2"))
+        second = spawn("second", proxy.get("/2"))
         await proxying.until(lambda: origin.connections == 2 or second.done())
         writer.write(rest)
         answer = await second

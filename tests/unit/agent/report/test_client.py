@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from envoy.service.status.v3.csds_pb2 import ClientConfig
 
 from agent.identity import authority, channels, token
 from agent.identity.keys import make_keys
@@ -42,6 +43,11 @@ class Said:
     def ejections(self) -> tuple[EjectedHost, ...]:
         return self.ejected
 
+    def client_status(self, *, contents: bool) -> bytes:
+        config = ClientConfig()
+        config.generic_xds_configs.add(name="a", version_info="whole" if contents else "")
+        return config.SerializeToString()
+
 
 class Agent:
     """One client with its certificate, and the control plane that it reports to."""
@@ -58,7 +64,7 @@ class Agent:
             events=EventLog(),
             clock=SystemClock(),
         )
-        agent = self
+        agent, self.desk = self, service.desk
 
         class Listening(report_pb2_grpc.ReportsServicer):
             async def Report(self, request_iterator, context):  # type: ignore[no-untyped-def]
@@ -67,8 +73,7 @@ class Agent:
                         agent.bodies.append(report.WhichOneof("body"))
                         yield report
 
-                async for reply in service.Report(heard(), context):
-                    yield reply
+                await service.Report(heard(), context)
 
         served.services.append(lambda server: report_pb2_grpc.add_ReportsServicer_to_server(Listening(), server))
         self.client: ReportClient
@@ -131,6 +136,21 @@ async def test_a_change_is_told_at_once_and_only_what_changed(agent: Agent) -> N
     assert await agent.client.settle(10)
     assert agent.bodies[told:] == ["instances"]
     assert await agent.stored() == ["orders-3001 HEALTHY"]
+
+
+async def test_questions_about_resources_are_answered_at_once(agent: Agent) -> None:
+    """Between the reports, by the same stream; several at once each get their own answer."""
+    assert await agent.desk.client_config("node-1", contents=False) is None, "nobody is there yet"
+    await until(lambda: agent.client.connected)
+    assert await agent.client.settle(10)
+    found = await asyncio.gather(
+        *(agent.desk.client_config("node-1", contents=contents) for contents in (True, False, True))
+    )
+    assert [one and one.generic_xds_configs[0].version_info for one in found] == ["whole", "", "whole"]
+    assert await agent.desk.client_config("node-2", contents=False) is None
+    assert agent.client.connected
+    await agent.served.stop()
+    assert await agent.desk.client_config("node-1", contents=False) is None
 
 
 async def test_nothing_new_is_a_heartbeat(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

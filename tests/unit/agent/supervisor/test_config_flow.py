@@ -156,6 +156,23 @@ async def test_the_end_writes_what_is_not_written_yet(tmp_path: Path) -> None:
     assert flow.on_disk() == [b"10.0.0.1", b"c1"]
 
 
+async def test_what_is_kept_for_the_next_start_knows_nothing_of_the_agents_own_end(tmp_path: Path) -> None:
+    flow = Flow(tmp_path)
+    flow.flow.begin()
+    flow.session.take(cluster("a"), assignment("a", "10.0.0.1"))
+    flow.flow.step()
+    await flow.flow.keep()
+    flow.session.take(assignment("a", "10.0.0.2"))
+    flow.flow.step()
+    flow.clock.advance(config_flow.SAVE_EVERY_S)
+    flow.flow.tick()
+    await flow.flow.close()
+    assert flow.on_disk() == [b"10.0.0.1", b"c1"]
+    found = flow.flow.assignment("a")
+    assert found is not None
+    assert [host.address for host in found.endpoints] == ["10.0.0.2"], "it is served all the same"
+
+
 async def test_a_disk_that_refuses_is_shown_and_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "missing"
     flow = Flow(folder)

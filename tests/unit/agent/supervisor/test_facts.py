@@ -20,6 +20,7 @@ from agent.ipc.shared import REQUESTS
 from agent.model.cluster import Cluster, Endpoint, LoadAssignment, OutlierDetection
 from agent.model.listener import Direction, Listener
 from agent.report.client import ReportClient
+from agent.supervisor.bind_gate import BindGate
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections
@@ -30,8 +31,8 @@ from agent.supervisor.sockets import ListenerSockets
 from agent.supervisor.worker_link import Launch
 from agent.workloads.registry import PortPlan, Workloads
 from agent.xds.client import AdsClient
-from agent.xds.resources import Decoded
 from agent.xds.delta import DeltaSession
+from agent.xds.resources import Decoded
 from mesh.xds import type_url
 from tests.support.certificates import key_pem, self_signed
 from tests.support.clock import ManualClock
@@ -66,12 +67,13 @@ class Supervisor:
             proxy=settings.ProxySettings(state_dir=str(state_dir)),
         )
         self.totals = Totals()
-        self.session = DeltaSession(Node(id="n1"), decode)
+        self.sockets = ListenerSockets(1)
+        self.gate = BindGate(self.sockets)
+        self.session = DeltaSession(Node(id="n1"), decode, usable=self.gate.usable)
         launch = Launch(
             slot=0, slots=1, node="n1", state_dir=state_dir, access_log=state_dir / "a", log_level="info",
             log_json=False,
         )  # fmt: skip
-        self.sockets = ListenerSockets(1)
         self.cells = CellBook(1, 8)
         self.pool = WorkerPool(launch, self.sockets, self.cells, self, clock=clock)  # type: ignore[arg-type]
         self.flow = ConfigFlow(
@@ -97,9 +99,10 @@ class Supervisor:
         self.client = AdsClient(self.session, no_channel, on_change=self.flow.step, clock=clock)
         self.facts = AgentFacts(
             Parts(
-                settings=self.settings, clock=clock, totals=self.totals, session=self.session, client=self.client,
-                flow=self.flow, pool=self.pool, cells=self.cells, ejections=self.ejections, workloads=self.workloads,
-                vault=self.vault, keeper=self.keeper, reports=self.reports,
+                settings=self.settings, node=Node(id="n1"), clock=clock, totals=self.totals, session=self.session,
+                client=self.client, flow=self.flow, pool=self.pool, gate=self.gate, cells=self.cells,
+                ejections=self.ejections, workloads=self.workloads, vault=self.vault, keeper=self.keeper,
+                reports=self.reports,
             ),
             on_drain=lambda: self.asked.append("drain"),
             on_quit=lambda: self.asked.append("quit"),
@@ -141,6 +144,17 @@ async def test_not_ready_without_configuration(supervisor: Supervisor) -> None:
 async def test_not_ready_before_the_workers_serve_it(supervisor: Supervisor) -> None:
     supervisor.receive(ClusterMessage(name="a"))
     assert supervisor.facts.ready() == (False, "workers are not up to date")
+
+
+async def test_not_ready_while_a_listener_is_not_bound(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor.receive(ClusterMessage(name="a"))
+    monkeypatch.setattr(WorkerPool, "serving", True)
+    supervisor.sockets.problems["outbound"] = "10.0.0.9:15001: Address already in use"
+    why = "listener outbound is not bound: 10.0.0.9:15001: Address already in use"
+    assert supervisor.facts.ready() == (False, why)
+    assert why in supervisor.facts.health()["problems"]
+    supervisor.sockets.problems.clear()
+    assert supervisor.facts.ready() == (True, "LIVE")
 
 
 async def test_ready_needs_the_listeners_of_local_services(

@@ -223,7 +223,7 @@ def test_what_cannot_be_stored_is_not_registered_and_can_be_tried_again(
     node.workloads.register(made("a"))
     changes = node.changes
     with monkeypatch.context() as patch:
-        patch.setattr(registry.os, "fsync", full_disk)
+        patch.setattr("os.fsync", full_disk)
         attempts: tuple[Callable[[], object], ...] = (
             lambda: node.workloads.register(made("b")),
             lambda: node.workloads.register(made("a", weight=9)),
@@ -325,7 +325,7 @@ def test_a_service_that_stays_critical_leaves(node: Node, monkeypatch: pytest.Mo
     assert list(node.workloads.services) == ["orders-3001"]
     node.clock.advance(1)
     with monkeypatch.context() as patch:
-        patch.setattr(registry.os, "fsync", full_disk)
+        patch.setattr("os.fsync", full_disk)
         node.workloads.sweep(frozenset())
     assert list(node.workloads.services) == ["orders-3001"], "tried again with the next sweep"
     node.workloads.sweep(frozenset())

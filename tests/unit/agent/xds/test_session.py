@@ -1,4 +1,4 @@
-"""The delta session against random servers: the transcripts (tests/transcripts/agent_session) show its rules one by one."""
+"""The delta session against random servers; the transcripts (tests/transcripts/agent_session) show it rule by rule."""
 
 from envoy.config.core.v3.base_pb2 import Node
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse

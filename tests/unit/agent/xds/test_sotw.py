@@ -1,11 +1,11 @@
-"""The SotW session against random servers: the transcripts (tests/transcripts/agent_sotw) show its rules one by one."""
+"""The SotW session against random servers; the transcripts (tests/transcripts/agent_sotw) show it rule by rule."""
 
+import pytest
 from envoy.config.core.v3.base_pb2 import Node
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest import raises
 
 from agent.xds.decoding import decode_resource
 from agent.xds.session import Request
@@ -36,7 +36,9 @@ class Server:
 
     def __init__(self) -> None:
         self.session = SotwSession(Node(id="n"), decode_resource)
-        self.content: dict[str, dict[str, str]] = {agent_resources.URLS[short]: {} for short in ("cds", "eds", "lds", "rds")}
+        self.content: dict[str, dict[str, str]] = {
+            agent_resources.URLS[short]: {} for short in ("cds", "eds", "lds", "rds")
+        }
         self.versions = dict.fromkeys(self.content, 1)
         self.epoch = 0
         self.now = 0.0
@@ -131,5 +133,5 @@ def _short(url: str) -> str:
 def test_bytes_that_are_no_response_are_said_to_be_none() -> None:
     session = SotwSession(Node(id="n"), decode_resource)
     session.connected(0.0)
-    with raises(DecodeError):
+    with pytest.raises(DecodeError):
         session.received(b"\xff\xff\xff", 0.0)

@@ -113,7 +113,7 @@ async def test_a_batch_beyond_the_stores_limits_is_413(tmp_path: Path) -> None:
         assert "at most 6 operations" in answer["message"]
         assert "--etcd-max-txn-ops" in answer["message"]
         assert (await rest.get("/mesh/v1/status"))["objects"] == {}
-        await rest.apply("---\n".join(texts[:5]))
+        await rest.apply("---\n".join(texts[:4]))
 
 
 async def test_a_diff_says_what_each_proxy_would_get(rest: Api) -> None:

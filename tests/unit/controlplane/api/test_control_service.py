@@ -14,8 +14,11 @@ from google.rpc.status_pb2 import Status
 
 from controlplane.api.control_service import ControlService
 from controlplane.api.view import Dependencies, Limits
+from controlplane.distribution.stream_sync import Sent, Span
 from mesh.api.v1 import control_pb2, control_pb2_grpc
+from mesh.xds import type_url
 from tests.support.plane import Api, api, virtual_service
+from tests.support.resources import cluster
 
 TOKENS = {hashlib.sha256(b"s3cret").hexdigest(): "ann"}
 NETWORKING = "networking.istio.io"
@@ -238,3 +241,51 @@ async def test_an_error_of_ours_is_told_without_its_insides(control: Control, mo
     monkeypatch.setattr(control.rest.plane.ledger, "proxies", broken)
     error = await control.refusal("Status", control_pb2.StatusRequest(view="proxies"))
     assert (error.code(), "secret" in str(error.details())) == (grpc.StatusCode.INTERNAL, False)
+
+
+async def test_a_write_waits_and_says_how_it_ended(control: Control) -> None:
+    service = b"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n"
+    nobody = await control.Apply(control_pb2.ApplyRequest(manifests=[service], wait_ms=5000))
+    assert (nobody.wait.outcome, list(nobody.wait.acknowledged)) == (control_pb2.Wait.ACKNOWLEDGED, [])
+    assert not (await control.Apply(control_pb2.ApplyRequest(manifests=[service]))).HasField("wait")
+
+    sync = control.rest.plane.connect("node-1")
+    late = await control.Apply(control_pb2.ApplyRequest(manifests=manifests("a"), wait_ms=50))
+    assert late.wait.outcome == control_pb2.Wait.TIMEOUT
+    assert [(item.node, item.waits_for) for item in late.wait.pending] == [("node-1", "being sent")]
+
+    span = sync.take_queued(Span(0, 0))
+    resource = cluster("c")
+    sync.sent(type_url.CLUSTER, "1", Sent(span, {"c": resource}, frozenset({"c"})))
+    sync.nack(type_url.CLUSTER, "1", "bad", {"c": "bad"})
+    again = await control.Apply(control_pb2.ApplyRequest(manifests=manifests("a"), wait_ms=5000))
+    assert again.wait.outcome == control_pb2.Wait.REJECTED
+    assert [(item.node, item.resource, item.reason) for item in again.wait.rejected] == [("node-1", "c", "bad")]
+
+    names = {"group": NETWORKING, "kind": "VirtualService", "namespace": "default", "name": "a"}
+    dry = await control.Delete(control_pb2.DeleteRequest(dry_run=True, wait_ms=50, **names))
+    assert not dry.HasField("wait")
+    gone = await control.Delete(control_pb2.DeleteRequest(wait_ms=50, **names))
+    assert gone.wait.outcome == control_pb2.Wait.TIMEOUT
+
+
+async def test_rollback_and_deletion_of_many(control: Control) -> None:
+    made = await control.Apply(control_pb2.ApplyRequest(manifests=manifests("a", "b")))
+    missing = await control.refusal("DeleteAll", control_pb2.DeleteAllRequest(manifests=manifests("a", "c")))
+    assert (missing.code(), "VirtualService default/c" in missing.details()) == (grpc.StatusCode.NOT_FOUND, True)
+    done = await control.DeleteAll(
+        control_pb2.DeleteAllRequest(manifests=manifests("a", "c"), ignore_not_found=True, wait_ms=1000)
+    )
+    assert [(item.object, item.action) for item in done.results] == [
+        ("VirtualService default/a", "deleted"), ("VirtualService default/c", "unchanged"),
+    ]  # fmt: skip
+    dry = await control.Rollback(control_pb2.RollbackRequest(revision=made.revision, dry_run=True))
+    assert [item.action for item in dry.results] == ["created"]
+    back = await control.Rollback(control_pb2.RollbackRequest(revision=made.revision, wait_ms=1000))
+    assert (back.revision > done.revision, back.wait.outcome) == (True, control_pb2.Wait.ACKNOWLEDGED)
+    shown = json.loads((await control.Status(control_pb2.StatusRequest(view="history"))).json)
+    assert shown["items"][0]["reason"] == f"rollback to {made.revision}"
+    change = control_pb2.StatusRequest(view="change", parameters={"revision": str(back.revision)})
+    assert json.loads((await control.Status(change)).json)["objects"][0]["before"] is None
+    error = await control.refusal("Rollback", control_pb2.RollbackRequest(revision=0))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

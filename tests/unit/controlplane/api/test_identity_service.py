@@ -174,7 +174,7 @@ async def test_renewal_needs_a_certificate_of_this_mesh(ports: Ports, tmp_path: 
     token_id, secret, _ = minted.text.reveal().split(".")
     key = ec.generate_private_key(ec.SECP256R1())
     from controlplane.ca.signing import CertificateRequest
-    from mesh.logs import Secret
+    from mesh.secret import Secret
 
     signed = await foreign.join(
         token_id,

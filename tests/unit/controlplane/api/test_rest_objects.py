@@ -339,6 +339,47 @@ async def test_a_stored_value_that_cannot_be_read_can_be_seen_replaced_and_delet
     assert "Unreadable" not in [item["reason"] for item in problems]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spec": {"ports": 5}},
+        {"spec": {"ports": [5]}},
+        {"spec": {"selector": 5}},
+        {"spec": 5},
+        {"metadata": {"name": "a", "namespace": "default", "labels": 5}},
+        {"metadata": {"name": 5}},
+    ],
+)
+async def test_a_service_written_past_admission_breaks_no_list(rest: Api, wrong: dict[str, Any]) -> None:
+    stored = {**SERVICE, "metadata": {"name": "a", "namespace": "default"}, **wrong}
+    key = ObjectKey("", "services", "default", "a").object_key()
+    await rest.call("POST", "/api/v1/namespaces/default/services", {**SERVICE, "metadata": {"name": "b"}}, status=201)
+    await rest.plane.write(Put(key, json.dumps(stored).encode()))
+    services = "/api/v1/namespaces/default/services"
+    assert [item["metadata"]["name"] for item in (await rest.get(services))["items"]] == ["a", "b"]
+    await rest.get(f"{services}?labelSelector=app%3Da")
+    table = await rest.get(services, Accept=TABLE)
+    assert [row["cells"][0] for row in table["rows"]] == ["a", "b"]
+    assert (await rest.get(f"{services}/a", Accept=TABLE))["rows"][0]["cells"][0] == "a"
+    problems = (await rest.get("/mesh/v1/status"))["problems"]
+    assert ("Service default/a", "Unreadable") in [(item["object"], item["reason"]) for item in problems]
+    hosts = [item["host"] for item in (await rest.get("/mesh/v1/services"))["items"]]
+    assert "a.default.svc.cluster.local" not in hosts, "it is left out of the mesh"
+
+
+async def test_a_browser_gets_json_that_can_be_read(rest: Api) -> None:
+    await create(rest)
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for path in (ITEM, "/mesh/v1/status"):
+        async with rest.client.get(path, headers={"Accept": browser}) as response:
+            pretty = await response.text()
+        async with rest.client.get(path) as response:
+            compact = await response.text()
+        assert pretty.startswith('{\n  "')
+        assert "\n" not in compact
+        assert json.loads(pretty).keys() == json.loads(compact).keys()
+
+
 async def test_a_store_that_is_away(rest: Api) -> None:
     await rest.plane.store.close()
     async with rest.client.get(ITEM) as response:

@@ -365,15 +365,27 @@ async def test_every_answer_is_as_documented(rest: Api) -> None:
     token = await rest.call("POST", "/mesh/v1/tokens", {"node": "n"}, status=201)
     assert token["token"]
     document = json.loads(json.dumps(whole_document("1")))
-    values = {"node": "node-1", "host": HOST, "revision": "1"}
+    recorded = (await rest.get("/mesh/v1/history"))["items"][0]["revision"]
+    staged = SERVICE.replace("reviews", "staged")
+    begun = await rest.call("POST", "/mesh/v1/rollouts?stages=100%25", staged, status=201)
+    operation = document["paths"]["/mesh/v1/rollouts"]["post"]["responses"]["201"]["content"]["application/json"]
+    assert_fits(begun, operation["schema"], document, "begun rollout")
+    values = {"node": "node-1", "host": HOST, "revision": str(recorded), "id": begun["rollout"]["id"]}
     for view in VIEWS.values():
         path = f"/mesh/v1/{view.path}"
         answer = await rest.get(path.format(**values))
         assert not view.listed or answer["items"] or view.name == "traffic", view.name
         schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert_fits(answer, schema, document, view.name)
-    for path, text in (("/mesh/v1/batch", SERVICE), ("/mesh/v1/diff", SERVICE.replace("reviews", "other"))):
-        answer = await rest.call("POST", path, text)
+    for path, body, outcome in (
+        ("/mesh/v1/batch", SERVICE, "acknowledged"),
+        ("/mesh/v1/diff", SERVICE.replace("reviews", "other"), ""),
+        ("/mesh/v1/delete", SERVICE, "timeout"),
+        ("/mesh/v1/rollback", {"revision": recorded}, "timeout"),
+    ):
+        status = 202 if outcome == "timeout" else 200
+        answer = await rest.call("POST", f"{path}?wait=10ms", body, status=status)
+        assert answer.get("wait", {}).get("outcome", "") == outcome
         schema = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert_fits(answer, schema, document, path)
 

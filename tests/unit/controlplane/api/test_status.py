@@ -45,3 +45,33 @@ def test_what_is_good_when_it_is_true() -> None:
     assert not is_problem(condition("Conflict", "False"))
     found = problems({"conditions": [condition("Accepted", "True"), condition("NoPort", "True")]})
     assert [item["type"] for item in found] == ["NoPort"]
+
+
+def programmed(acknowledged: int, pending: int, rejected: int, since: str, status: str) -> bytes:
+    counts = {"acknowledged": acknowledged, "pending": pending, "rejected": rejected}
+    value = {"observedGeneration": 1, "conditions": [condition("Programmed", status, since)], "proxies": counts}
+    return json.dumps(value).encode()
+
+
+def test_proxies_are_the_sum_of_all_replicas() -> None:
+    merged = merge_status(
+        [
+            programmed(3, 0, 0, "2026-01-01T00:00:00Z", "True"),
+            programmed(1, 2, 0, "2026-01-03T00:00:00Z", "Unknown"),
+            programmed(0, 1, 0, "2026-01-02T00:00:00Z", "Unknown"),
+            report(condition("Conflict")),
+            b'{"observedGeneration": 1, "proxies": {"acknowledged": "many"}}',
+        ]
+    )
+    assert merged["proxies"] == {"interested": 7, "acknowledged": 4, "pending": 3, "rejected": 0}
+    conflict, found = merged["conditions"]
+    assert conflict["type"] == "Conflict"
+    assert found == {
+        "type": "Programmed", "status": "Unknown", "reason": "Pending",
+        "message": "acknowledged by 4 of 7 interested proxies, 3 pending", "lastTransitionTime": "2026-01-02T00:00:00Z",
+    }  # fmt: skip
+
+
+def test_how_many_have_it_is_no_problem_of_its_own() -> None:
+    """What counts comes and goes with proxies; a refusal has a condition of its own."""
+    assert not any(is_problem(condition("Programmed", status)) for status in ("True", "False", "Unknown"))

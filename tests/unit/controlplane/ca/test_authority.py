@@ -59,6 +59,14 @@ def test_an_identity_is_backdated_and_lives_a_day(authority: Authority) -> None:
     assert leaf.not_valid_after_utc == now + timedelta(hours=24)
 
 
+def test_a_short_lived_identity_is_backdated_by_a_tenth_of_its_life() -> None:
+    root = create_root("cluster.local", NOW)
+    leaf = leaf_of(Authority(root, [root.certificate], trust_domain="cluster.local", leaf_ttl_s=100))
+    now = datetime.fromtimestamp(NOW, UTC)
+    assert leaf.not_valid_before_utc == now - timedelta(seconds=10)
+    assert leaf.not_valid_after_utc == now + timedelta(seconds=100)
+
+
 def test_no_leaf_outlives_its_root() -> None:
     root = create_root("cluster.local", NOW)
     authority = Authority(root, [root.certificate], trust_domain="cluster.local", leaf_ttl_s=20 * 365 * 86400)

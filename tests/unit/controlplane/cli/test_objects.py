@@ -118,6 +118,56 @@ def test_apply_says_who_is_silent_and_who_refuses(meshctl, server, file: str) ->
     assert "meshctl: not acknowledged within 0.1 s by node-2\n" in done.err
 
 
+def test_apply_gives_the_others_a_moment_after_a_refusal(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
+    """All that refuse are named, but a proxy that waits for ever does not make the refusal wait as long."""
+    server.answer("POST", BATCH, {"revision": 7, "results": [result()]})
+    rejected = [{"node": "a", "reasons": [{"name": "c", "reason": "bad"}]}]
+    held = {"node": "b", "type": "RDS", "name": "8080", "waits_for": "CDS outbound|80||x"}
+    state = {"acked": [], "pending": ["b", "d"], "rejected": rejected, "settled": False, "waits_for": [held]}
+    server.answer("GET", "/mesh/v1/revisions/7", state)
+    late = {"node": "d", "reasons": [{"name": "c", "reason": "bad too"}]}
+    server.answer("GET", "/mesh/v1/revisions/7", {**state, "pending": ["b"], "rejected": [*rejected, late]})
+    done = meshctl("--server", server.url, "apply", "-f", file, "--wait=1h")
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "meshctl: a refuses c: bad",
+        "meshctl: d refuses c: bad too",
+        "meshctl: not acknowledged yet by b",
+        "meshctl: b: RDS 8080 waits for CDS outbound|80||x",
+    ]
+
+
+def test_apply_is_not_done_while_a_replica_is_silent(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
+    server.answer("POST", BATCH, {"revision": 7, "results": [result()]})
+    state = {"acked": ["a"], "pending": [], "rejected": [], "settled": True}
+    silent = [{"replica": "cp-2", "reason": "no answer within 3 s"}]
+    server.answer("GET", "/mesh/v1/revisions/7", {**state, "partial": True, "silent": silent})
+    done = meshctl("--server", server.url, "apply", "-f", file, "--wait=0.1s")
+    assert (done.code, done.err) == (1, "meshctl: not acknowledged within 0.1 s by replica cp-2\n")
+    assert len(server.requests) > 2
+
+
+def test_apply_shows_progress_where_somebody_looks(  # type: ignore[no-untyped-def]
+    meshctl, server, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    server.answer("POST", BATCH, {"revision": 7, "results": [result()]})
+    waits = [{"node": "b", "type": "", "name": "", "waits_for": "being sent"}]
+    state = {"acked": ["a"], "pending": ["b"], "rejected": [], "settled": False, "waits_for": waits}
+    for _ in range(2):
+        server.answer("GET", "/mesh/v1/revisions/7", state)
+    done_state = {"acked": ["a", "b"], "pending": [], "rejected": [], "settled": True}
+    server.answer("GET", "/mesh/v1/revisions/7", done_state)
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True)
+    done = meshctl("--no-color", "--server", server.url, "apply", "-f", file, "--wait")
+    assert done.out.splitlines()[1:] == [
+        "revision 7", "  a acknowledged", "  b pending: waits for being sent", "  b acknowledged",
+        "acknowledged by a, b",
+    ]  # fmt: skip
+    assert server.requests[1]["query"] == "wait=1.000s"
+
+
 def test_apply_with_nobody_connected(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
     server.answer("POST", BATCH, {"revision": 7, "results": [result()]})
     server.answer("GET", "/mesh/v1/revisions/7", {"acked": [], "pending": [], "rejected": [], "settled": True})
@@ -226,6 +276,29 @@ def test_a_diff_ignores_what_the_server_writes_and_the_order_of_keys() -> None:
     assert list(users_part(after)) == ["apiVersion", "kind", "metadata", "spec"]
 
 
+def test_diff_at_the_proxies(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
+    changes = [
+        {"type": "CDS", "name": "c", "change": "changed", "before": {"b": 1, "a": 2}, "after": {"a": 3, "b": 1},
+         "nodes": ["n1", "n2"]},
+        {"type": "EDS", "name": "e", "change": "added", "before": None, "after": {"x": 1}, "nodes": ["n1"]},
+    ]  # fmt: skip
+    server.answer("POST", "/mesh/v1/diff", {"objects": [], "changes": changes, "unaffected": ["n3"], "partial": False})
+    done = meshctl("--server", server.url, "diff", "-f", file, "--proxies", "-n", "default")
+    assert done.code == 1
+    assert done.out == (
+        "CDS c changed at n1, n2\n@@ -1,2 +1,2 @@\n-a: 2\n+a: 3\n b: 1\n"
+        "EDS e added at n1\n@@ -0,0 +1 @@\n+x: 1\n"
+        "unaffected: n3\n"
+    )
+    assert server.requests[0]["query"] == "namespace=default"
+    server.answers.clear()
+    silent = [{"replica": "cp-2", "reason": "x"}]
+    server.answer("POST", "/mesh/v1/diff", {"objects": [], "changes": [], "unaffected": [], "silent": silent})
+    same = meshctl("--server", server.url, "diff", "-f", file, "--proxies")
+    assert (same.code, same.out) == (0, "")
+    assert same.err == "Warning: cp-2 does not answer; its proxies are missing here\n"
+
+
 # --- delete
 
 
@@ -235,10 +308,35 @@ def test_delete_goes_on_after_what_is_not_there(meshctl, server, file: str) -> N
     assert done.code == 1
     assert done.out == "destinationrule.networking.istio.io/reviews deleted\n"
     assert "nope: not found" in done.err
-    by_file = meshctl("--server", server.url, "delete", "-f", file, "--dry-run")
-    assert (by_file.code, by_file.out) == (0, "destinationrule.networking.istio.io/reviews deleted (dry run)\n")
-    assert server.requests[-1]["query"] == "dryRun=All"
     assert meshctl("--server", server.url, "delete", "dr/nope", "--ignore-not-found").code == 0
+
+
+def test_delete_by_file_is_one_batch_of_heads(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
+    server.answer("POST", "/mesh/v1/delete", {"revision": 9, "results": [result("deleted")]})
+    server.answer("GET", "/mesh/v1/revisions/9", {"acked": ["n"], "pending": [], "rejected": [], "settled": True})
+    done = meshctl("--server", server.url, "delete", "-f", file, "--wait")
+    assert done.code == 0
+    assert done.out == "destinationrule.networking.istio.io/reviews deleted\nrevision 9\nacknowledged by n\n"
+    head = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "reviews"}}
+    assert server.requests[0]["body"] == [head]
+    dry = meshctl("--server", server.url, "delete", "-f", file, "--dry-run", "--ignore-not-found")
+    assert (dry.code, dry.out) == (0, "destinationrule.networking.istio.io/reviews deleted (dry run)\n")
+    assert server.requests[-1]["query"] == "dryRun=All&ignoreNotFound=true"
+
+
+def test_delete_by_file_of_what_is_not_there(meshctl, server, file: str) -> None:  # type: ignore[no-untyped-def]
+    server.refuse("POST", "/mesh/v1/delete", 404, "NotFound", "DestinationRule default/reviews: not found")
+    done = meshctl("--server", server.url, "delete", "-f", file)
+    assert done.code == 1
+    assert done.err == "meshctl: DestinationRule default/reviews: not found\nmeshctl: nothing was changed\n"
+
+
+def test_delete_by_name_waits_for_the_last_revision(meshctl, server) -> None:  # type: ignore[no-untyped-def]
+    server.answer("DELETE", f"{RULES}/reviews", {"kind": "Status"}, **{"Gossamer-Revision": "12"})
+    rejected = [{"node": "n", "reasons": [{"name": "c", "reason": "bad"}]}]
+    server.answer("GET", "/mesh/v1/revisions/12", {"acked": [], "pending": [], "rejected": rejected, "settled": True})
+    done = meshctl("--server", server.url, "delete", "dr", "reviews", "--wait=5s")
+    assert (done.code, done.err) == (1, "meshctl: n refuses c: bad\n")
 
 
 def test_delete_by_a_file_that_names_no_known_object(meshctl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

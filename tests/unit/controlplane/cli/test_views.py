@@ -203,7 +203,7 @@ def test_status_of_a_mesh_that_is_well() -> None:
 def test_status_bounds_the_problems_and_says_what_is_not_ready() -> None:
     many = [{"object": f"o{number}", "type": "T", "message": "m"} for number in range(30)]
     text = status.render("u", {**MESH, "problems": many, "ready": {"etcd": "away"}}, [], [], [], PLAIN)
-    assert text.endswith("... and 10 more\n")
+    assert text.endswith("... and 11 more\n")
     assert "               etcd: away\n" in text
 
 
@@ -228,3 +228,18 @@ def test_lists_are_filtered_and_printed_as_they_came(meshctl, server) -> None:  
     assert done.code == 0
     assert "node: node-2" in done.out
     assert "node: node-1" not in done.out
+
+
+def test_status_of_a_control_plane_that_is_not_ready_finds_a_problem() -> None:
+    text = status.render("u", {**MESH, "problems": [], "ready": {"etcd": "away", "gate": ""}}, [], [], [], PLAIN)
+    assert "no problem found" not in text
+    assert [line.split() for line in text.splitlines() if "not ready" in line] == [
+        ["control", "plane", "not", "ready", "etcd:", "away"]
+    ]
+
+
+def test_status_names_what_is_not_accepted_by_its_reason() -> None:
+    problem = {"object": "VirtualService default/a", "type": "Accepted", "reason": "Unreadable", "message": "m"}
+    text = status.render("u", {**MESH, "problems": [problem]}, [], [], [], PLAIN)
+    assert "Unreadable" in text
+    assert "Accepted" not in text

@@ -134,6 +134,38 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     await served.stop()
 
 
+async def test_a_second_machine_with_the_name_of_a_node_is_refused_and_changes_nothing(mesh: Mesh) -> None:
+    first = await mesh.greeted()
+    await first.instances(instance("a"))
+    mesh.existing = [entry.key for entry in (await mesh.store.list(INSTANCES)).entries]
+    other = report_pb2.Hello(node="node-1", address="10.0.0.2")
+    code, words = await mesh.stream().refused(report_pb2.AgentReport(sequence=1, hello=other))
+    assert code is grpc.StatusCode.ABORTED
+    assert "10.0.0.1" in words
+    assert b"10.0.0.2" not in (await mesh.store.list(node_key("node-1"))).entries[0].value
+    assert list(await mesh.instances()) == ["a"]
+    assert [event.type for event in mesh.events.events()] == ["NodeNameTaken"]
+    assert await first.instances(instance("a"), instance("b")) == []
+
+
+async def test_a_node_that_was_not_heard_of_gives_its_name_away(mesh: Mesh) -> None:
+    await (await mesh.greeted()).instances(instance("a"))
+    mesh.clock.shift_s += reports.HEARD_LATELY_S
+    moved = mesh.stream()
+    assert await moved.tell(hello=report_pb2.Hello(node="node-1", address="10.0.0.2")) == []
+    await moved.instances(instance("c"))
+    assert "c" in await mesh.instances()
+
+
+async def test_the_same_machine_may_report_on_a_new_stream_at_once(mesh: Mesh) -> None:
+    old = await mesh.greeted()
+    new = await mesh.greeted()
+    old.cancel()
+    assert await new.instances(instance("a")) == []
+    again = await mesh.greeted()
+    assert await again.instances(instance("b")) == []
+
+
 async def test_what_a_node_runs_lands_in_the_store_on_its_lease(mesh: Mesh) -> None:
     stream = await mesh.greeted()
     assert await stream.instances(instance("a", health="HEALTHY", labels={"v": "1"}), instance("b")) == []

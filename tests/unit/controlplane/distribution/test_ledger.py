@@ -110,3 +110,47 @@ def test_proxies_are_sorted_by_node_then_stream() -> None:
     for stream, node in ((3, "b"), (2, "a"), (1, "b")):
         connect(ledger, stream, node)
     assert [(item.node, item.stream) for item in ledger.proxies()] == [("a", 2), ("b", 1), ("b", 3)]
+
+
+def test_what_the_pending_wait_for() -> None:
+    ledger = DistributionLedger()
+    queued, sent, held, told = (connect(ledger, number, f"n{number}") for number in range(1, 5))
+    queued.queue(Span(6, 7))
+    push(sent, "1", Span(6, 7))
+    push(sent, "2", Span(7, 8), "later")
+    held.of(VIRTUAL_HOST).held = {"vh": Held(Span(5, 7), "EDS a")}
+    push(told, "1", Span(6, 7))
+    told.nack(CLUSTER, "1", "a: bad", {"a": "bad"})
+    ledger.publish(8)
+    waits = [(item.node, item.type, item.name, item.waits_for) for item in ledger.revision_status(7).waits]
+    assert waits == [
+        ("n1", "", "", "being sent"), ("n2", "CDS", "a", "acknowledgement"), ("n3", "VHDS", "vh", "EDS a"),
+    ]  # fmt: skip
+    assert [item.waits_for for item in ledger.revision_status(9).waits] == ["publication"] * 4
+
+
+def test_what_is_said_of_the_pending_is_bounded() -> None:
+    ledger = DistributionLedger()
+    for number in range(150):
+        sync = connect(ledger, number, f"n{number:03}")
+        for name in range(20):
+            push(sync, str(name), Span(6, 7), f"c{name}")
+    ledger.publish(7)
+    status = ledger.revision_status(7)
+    assert (len(status.pending), len(status.waits)) == (150, 100 * 10)
+
+
+def test_the_fingerprint_changes_with_everything_that_happens() -> None:
+    ledger = DistributionLedger()
+    seen = {ledger.fingerprint()}
+    sync = connect(ledger, 1, "n1")
+    seen.add(ledger.fingerprint())
+    for happen in (
+        lambda: sync.queue(Span(0, 1)), lambda: sync.take_queued(Span(0, 0)), lambda: push(sync, "1", Span(0, 1)),
+        lambda: sync.ack(CLUSTER, "1"), lambda: push(sync, "2", Span(1, 2)), lambda: sync.nack(CLUSTER, "2", "no", {}),
+        lambda: sync.forget(CLUSTER, "a"), lambda: ledger.publish(2), lambda: ledger.disconnect(1),
+    ):  # fmt: skip
+        happen()
+        assert ledger.fingerprint() not in seen
+        seen.add(ledger.fingerprint())
+    assert ledger.fingerprint() in seen

@@ -60,6 +60,15 @@ def test_every_prefix_becomes_its_typed_change() -> None:
     assert (changes.instances, changes.nodes, changes.ejections) == ((workload,), (node,), (EJECTION,))
 
 
+def test_of_a_root_only_the_certificate_is_read() -> None:
+    reader, key = ChangeReader(), keys.ca_root_key("r1")
+    stored = json.dumps({"certificatePem": "-----BEGIN CERTIFICATE-----x", "sealedKey": "secret"}).encode()
+    gathered = read(reader, entry(key, stored))
+    assert gathered
+    assert gathered.as_changes(1).roots == (("r1", "-----BEGIN CERTIFICATE-----x"),)
+    assert read(reader, deletes=(key,)).as_changes(2).deleted_roots == ("r1",)
+
+
 def test_deletions_name_what_is_gone() -> None:
     reader = ChangeReader()
     deletes = (
@@ -104,6 +113,8 @@ def test_other_keys_are_passed_over(key: str) -> None:
         (keys.node_key("node-2"), encode_node(Node(name="node-1", address="a")), "as the key says"),
         (keys.ejection_key("c", "e", "n"), b"null", "expected an object"),
         (keys.INSTANCES + "default/node-1", b"{}", "expected three"),
+        (keys.ca_root_key("r1"), b"[]", "expected a root of the CA"),
+        (keys.ca_root_key("r1"), b'{"certificatePem": 7}', "expected a root of the CA"),
     ],
 )
 def test_an_unreadable_value_is_remembered_with_its_reason(key: str, value: bytes, reason: str) -> None:

@@ -3,6 +3,7 @@
 import json
 
 from controlplane.compiler.types import Condition, Source
+from controlplane.distribution.reach import Reach
 from controlplane.distribution.stream_sync import Rejection, Span
 from controlplane.reconcile.status import StatusBook, rejection_conditions
 from mesh.vocabulary import ObjectRef
@@ -72,3 +73,16 @@ def test_a_condition_that_went_and_came_back_has_a_new_time() -> None:
     again = json.loads(book.values([conflict], {}, 1_790_000_050)[VS])
     times = [item["conditions"][0]["lastTransitionTime"] for item in (first, again)]
     assert times[0] < times[1]
+
+
+def test_what_proxies_have_is_a_condition_and_counts() -> None:
+    book = StatusBook()
+    value = json.loads(book.values([], {VS: 2}, 1_790_000_000, {VS: Reach(1, 1)})[VS])
+    assert value["observedGeneration"] == 2
+    assert value["proxies"] == {"interested": 2, "acknowledged": 1, "pending": 1, "rejected": 0}
+    (condition,) = value["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("Programmed", "Unknown", "Pending")
+    later = json.loads(book.values([], {VS: 2}, 1_790_000_009, {VS: Reach(2)})[VS])
+    assert later["conditions"][0]["lastTransitionTime"] > condition["lastTransitionTime"]
+    more = json.loads(book.values([], {VS: 2}, 1_790_000_019, {VS: Reach(3)})[VS])
+    assert more["conditions"][0]["lastTransitionTime"] == later["conditions"][0]["lastTransitionTime"]

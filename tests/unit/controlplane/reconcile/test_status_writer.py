@@ -1,5 +1,8 @@
 """What is written of the statuses, and on which lease."""
 
+import pytest
+
+from controlplane.reconcile import status_writer
 from controlplane.reconcile.replica import Replica
 from controlplane.reconcile.status_writer import StatusWriter
 from controlplane.store.keys import STATUS, ObjectKey, replica_key
@@ -77,4 +80,27 @@ async def test_what_is_no_stored_object_gets_no_status() -> None:
     await until(lambda: replica.lease)
     await StatusWriter(store, replica, lambda: {ObjectRef("", "Unknown", "default", "x"): b"1"}).write()
     assert (await store.list(STATUS)).entries == ()
+    await cancel_and_wait(holding)
+
+
+async def test_a_look_writes_a_bounded_number_and_who_waited_longest_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status_writer, "_OPS_PER_LOOK", 2)
+    store = MemoryStore()
+    replica = Replica(store, "cp-1")
+    holding = spawn("replica", replica.run({"rest": "127.0.0.1:1"}))
+    await until(lambda: replica.lease)
+    refs = [ObjectRef("networking.istio.io", "VirtualService", "default", name) for name in "abc"]
+    looks = iter(range(100))
+    writer = StatusWriter(store, replica, lambda: dict.fromkeys(refs, b"%d" % next(looks)))  # all change all the time
+
+    async def values() -> list[bytes]:
+        await writer.write()
+        return [entry.value for entry in (await store.list(STATUS)).entries]
+
+    assert await values() == [b"0", b"0"]
+    assert await values() == [b"1", b"0", b"1"], "the new one, then the oldest"
+    assert await values() == [b"1", b"2", b"2"]
+    assert await values() == [b"3", b"3", b"2"]
     await cancel_and_wait(holding)

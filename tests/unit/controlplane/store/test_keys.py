@@ -1,13 +1,16 @@
 """Keys of the store, and limits of one transaction."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.settings import Settings
 from controlplane.store import keys
 from controlplane.store.etcd.watch import prefix_end
 from controlplane.store.keys import ObjectKey
-from controlplane.store.limits import TxnLimits, check_transaction, size_bytes
+from controlplane.store.limits import TxnLimits, check_transaction, limits_of, size_bytes
 from controlplane.store.protocol import Delete, ModRevisionIs, Put
 from mesh.errors import ErrorCode, MeshError
 
@@ -64,6 +67,20 @@ def test_the_size_is_an_upper_bound_that_grows_with_the_values(items: list[tuple
     assert size_bytes([], ops) >= sum(len(key) + len(value) for key, value in items)
     checks = [ModRevisionIs(key, 1) for key, _ in items]
     assert size_bytes(checks, ops) >= size_bytes([], ops)
+
+
+def test_limits_as_etcd_was_started() -> None:
+    assert limits_of(0, 0) == TxnLimits()
+    assert limits_of(500, 0) == TxnLimits(max_ops=500)
+    assert limits_of(0, 8_388_608).max_bytes == 8_388_608 - 65_536
+
+
+def test_the_flags_that_a_refusal_names_are_there() -> None:
+    with pytest.raises(MeshError) as caught:
+        check_transaction([], [Put("a", b""), Put("b", b"")], TxnLimits(max_ops=1))
+    flags = re.findall(r"--(etcd-[a-z-]+)", caught.value.hint)
+    assert len(flags) == 2
+    assert {flag.replace("-", "_") for flag in flags} <= set(Settings.model_fields)
 
 
 def test_each_limit_by_itself() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.store.etcd.options import EtcdOptions, target, targets, tls_material
 from mesh.errors import ErrorCode, MeshError
-from mesh.logs import Secret
+from mesh.secret import Secret
 
 
 @pytest.mark.parametrize(

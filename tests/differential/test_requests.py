@@ -1,0 +1,144 @@
+"""What is a request: well-formed and malformed heads and bodies, and how they go on to the origin."""
+
+import pytest
+
+from tests.differential.case import Case, Do, answer, get, post
+from tests.differential.conftest import Check
+from tests.differential.pair import ORIGIN, World
+from tests.support import decoding
+from tests.support.malformed import REFUSED
+
+OPEN = decoding.host(decoding.route({"cluster": "origin"}, name="all"))
+WORLD = World(routes={"r": decoding.configuration(OPEN)}, clusters=(ORIGIN,))
+
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+def chunked(body: bytes, *fields: bytes, path: bytes = b"/") -> bytes:
+    """A request in chunks; `body` is what follows the head."""
+    return get(path, CHUNKED, *fields, method=b"POST") + body
+
+
+_MALFORMED_DIFFERS: dict[str, str] = {}
+_FORMS = {
+    "CL 02": post(b"/", b"ab").replace(b": 2", b": 02"),
+    "chunks": chunked(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
+    "chunks, other case": chunked(b"2\r\nab\r\n0\r\n\r\n").replace(b"chunked", b"cHuNkEd"),
+    "chunks with extension": chunked(b"2;x=y\r\nab\r\n0;z\r\n\r\n"),
+    "chunk size with zeros": chunked(b"0002\r\nab\r\n000\r\n\r\n"),
+    "chunk size in capitals": chunked(b"A\r\n0123456789\r\n0\r\n\r\n"),
+    "no chunk but the last": chunked(b"0\r\n\r\n"),
+    "trailers": chunked(b"2\r\nab\r\n0\r\nX-T: 1\r\n\r\n"),
+    "latin-1 value": get(b"/", b"X-A: caf\xe9"),
+    "underscore": get(b"/", b"X_A: b"),
+    "tabs around a value": get(b"/", b"X-A:\t b \t"),
+    "tab in a value": get(b"/", b"X-A: a\tb"),
+    "empty value": get(b"/", b"X-A:"),
+    "absolute form": get(b"http://b.com/x?y"),
+    "absolute form of https": get(b"https://b.com/x"),
+    "absolute form, no path": get(b"http://b.com"),
+    "absolute form, query only": get(b"http://b.com?x"),
+    "dots": get(b"/a/../b"),
+    "escaped dots": get(b"/a/%2e%2e/b"),
+    "NUL escaped": get(b"/a%00"),
+    "backslash": get(b"/a\\..\\b"),
+    "many slashes": get(b"//a///b"),
+    "TRACE": get(method=b"TRACE"),
+    "OPTIONS": get(method=b"OPTIONS"),
+    "PUT": post(b"/", b"x").replace(b"POST", b"PUT"),
+    "PATCH": post(b"/", b"x").replace(b"POST", b"PATCH"),
+    "DELETE": get(method=b"DELETE"),
+    "DELETE with a body": post(b"/", b"x").replace(b"POST", b"DELETE"),
+    "PROPFIND": get(method=b"PROPFIND"),
+    "HEAD": get(method=b"HEAD"),
+    "empty line first": b"\r\n" + get(),
+    "GET with a body": post(b"/", b"ab").replace(b"POST", b"GET"),
+    "POST of nothing": post(b"/", b""),
+    "POST without length": get(method=b"POST"),
+    "hop by hop": get(b"/", b"Connection: x-hop, keep-alive", b"X-Hop: 1", b"Keep-Alive: 5", b"Proxy-Connection: x"),
+    "te: trailers": get(b"/", b"TE: trailers"),
+    "te: other": get(b"/", b"TE: gzip"),
+    "te nominated": get(b"/", b"Connection: te", b"TE: trailers"),
+    "te nominated, two values": get(b"/", b"Connection: te", b"TE: trailers, gzip"),
+    "trailer field": get(b"/", b"Trailer: x"),
+    "proxy-authorization": get(b"/", b"Proxy-Authorization: Basic x"),
+    "length nominated": post(b"/", b"ab", b"Connection: content-length"),
+    "host nominated": get(b"/", b"Connection: host"),
+    "forwarded-for nominated": get(b"/", b"Connection: x-forwarded-for", b"X-Forwarded-For: 1.1.1.1"),
+    "forwarded-proto nominated": get(b"/", b"Connection: x-forwarded-proto"),
+    "ten nominated": get(b"/", b"Connection: a,b,c,d,e,f,g,h,i,j"),
+    "nine nominated": get(b"/", b"Connection: a,b,c,d,e,f,g,h,i", b"A: 1", b"I: 2", b"J: 3"),
+    "connection twice": get(b"/", b"Connection: x-a", b"Connection: x-b", b"X-A: 1", b"X-B: 2"),
+    "connection: close": get(b"/", b"Connection: close"),
+    "connection: Close": get(b"/", b"Connection: Close"),
+    "connection: keep-alive": get(b"/", b"Connection: keep-alive"),
+    "proxy-connection: close": get(b"/", b"Proxy-Connection: close"),
+    "cookies": get(b"/", b"Cookie: a=1", b"Cookie: b=2"),
+    "same name twice": get(b"/", b"X-A: 1", b"X-B: 2", b"X-A: 3"),
+    "referer": get(b"/", b"Referer: http://x/y?z"),
+    "referer, no URL": get(b"/", b"Referer: nonsense"),
+    "referer with fragment": get(b"/", b"Referer: http://x/y#z"),
+    "user agent": get(b"/", b"User-Agent: curl/8"),
+    "h2c": get(b"/", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAA"),
+    "upgrade not allowed": get(b"/", b"Connection: Upgrade", b"Upgrade: websocket"),
+    "upgrade without connection": get(b"/", b"Upgrade: websocket"),
+    "empty host": get().replace(b"Host: a", b"Host:"),
+    "host with port": get(host=b"a:99"),
+    "host with large port": get(host=b"a:99999"),
+    "host in capitals": get(host=b"A.Com"),
+    "IPv6 host": get(host=b"[::1]:80"),
+    "host with underscore": get(host=b"a_b"),
+    "host with escape": get(host=b"a%20b"),
+    "QUERY": get(method=b"QUERY"),
+    "MKCOL": get(method=b"MKCOL"),
+    "path of one dot": get(b"/."),
+    "query with odd characters": get(b"/?a=[]{}|^`\"<>"),
+    "path with odd characters": get(b"/a=[]{}|^`\"<>"),
+    "star": get(b"*", method=b"OPTIONS"),
+    "star of GET": get(b"*"),
+    "long path": get(b"/" + b"x" * 8000),
+    "100 fields": get(b"/", *(b"x-%d: y" % number for number in range(99))),
+    "big fields": get(b"/", *(b"x-%d: %b" % (number, b"y" * 2000) for number in range(20))),
+}
+_FORMS_DIFFER: dict[str, str] = {}
+_CONTINUE = {
+    "expect": (post(b"/", b"", b"Expect: 100-continue").replace(b": 0", b": 2"), Do.AWAIT, b"ab"),
+    "expect, body at once": (post(b"/", b"ab", b"Expect: 100-continue"),),
+    "expect in capitals": (post(b"/", b"", b"Expect: 100-CONTINUE").replace(b": 0", b": 2"), 0.1, b"ab"),
+    "expect without body": (get(b"/", b"Expect: 100-continue"),),
+    "expect something else": (post(b"/", b"ab", b"Expect: 200-ok"),),
+}
+_PIECES = {
+    "head in two": (get()[:20], 0.02, get()[20:]),
+    "head byte by byte": tuple(get()[place : place + 1] for place in range(len(get()))),
+    "body later": (post(b"/", b"")[:-4].replace(b": 0", b": 4") + b"\r\n\r\n", 0.02, b"ab", 0.02, b"cd"),
+    "chunks later": (chunked(b""), 0.02, b"2\r\nab", 0.02, b"\r\n3\r\n", 0.02, b"cde\r\n0\r", 0.02, b"\n\r\n"),
+}
+
+CASES = [
+    *(
+        Case(name=f"refused: {name}", send=(request,), differs=_MALFORMED_DIFFERS.get(name, ""))
+        for name, (request, _) in REFUSED.items()
+        if name not in ("TLS hello",)
+    ),
+    *(Case(name=name, send=(request,), differs=_FORMS_DIFFER.get(name, "")) for name, request in _FORMS.items()),
+    *(Case(name=name, send=steps, differs=_FORMS_DIFFER.get(name, "")) for name, steps in {**_CONTINUE, **_PIECES}.items()),
+    Case(name="pipelined", send=(get(b"/1") + get(b"/2") + get(b"/3"),), answers=3, logs=3),
+    Case(
+        name="pipelined, first is slow",
+        send=(get(b"/1") + post(b"/2") + get(b"/3"),),
+        origin=((0.1, *answer(body=b"1")), answer(body=b"2")),
+        answers=3,
+        logs=3,
+    ),
+    Case(name="pipelined behind close", send=(get(b"/1", b"Connection: close") + get(b"/2"),)),
+    Case(name="pipelined, second malformed", send=(get(b"/1") + b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",), answers=2, logs=2),
+    Case(name="one after the other", send=(get(b"/1"), Do.AWAIT, get(b"/2")), answers=2, logs=2),
+    Case(name="half closed", send=(get(), Do.HALF_CLOSE), origin=((0.1, *answer()),), answers=0),
+]  # fmt: skip
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_same(case: Case, check: Check) -> None:
+    check(case)
