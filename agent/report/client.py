@@ -98,6 +98,7 @@ class ReportClient:
         while True:
             if await self._one_stream():
                 backoff.reset()
+            _raise_if_cancelled()
             await asyncio.sleep(backoff.next_delay_s(self._rng))
 
     async def _one_stream(self) -> bool:
@@ -208,3 +209,10 @@ def _described(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details() or ''}".rstrip(": ")
     return str(error)
+
+
+def _raise_if_cancelled() -> None:
+    """A TaskGroup whose tasks fail while it is being cancelled raises their errors and forgets the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from envoy.service.status.v3.csds_pb2 import ClientConfig
 
-from agent.identity import authority, channels, token
+from agent.identity import authority, channels
 from agent.identity.keys import make_keys
 from agent.model.reports import EjectedHost, LocalInstance
 from agent.report import client as client_module
@@ -22,6 +22,7 @@ from controlplane.registry.codec import decode_ejection, decode_instance
 from controlplane.store.keys import EJECTIONS, INSTANCES
 from mesh.api.v1 import report_pb2, report_pb2_grpc
 from mesh.clock import SystemClock
+from mesh.identity import join_token
 from mesh.tasks import cancel_and_wait, spawn
 from mesh.vocabulary import HealthStatus
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority
@@ -80,7 +81,7 @@ class Agent:
 
     async def join(self) -> None:
         settings = ControlPlaneSettings(address=self.served.mtls, join_address=self.served.tls)
-        held = token.parse(await self.served.token(), "token")
+        held = join_token.parse(await self.served.token(), "token")
         keys = await make_keys([f"spiffe://{TRUST_DOMAIN}/node/node-1"])
         signed = await authority.join(settings, "node-1", held, keys)
 

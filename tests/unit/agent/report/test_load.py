@@ -10,7 +10,7 @@ from envoy.config.core.v3.base_pb2 import Node
 from envoy.config.endpoint.v3.load_report_pb2 import ClusterStats, UpstreamLocalityStats
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 
-from agent.identity import authority, channels, token
+from agent.identity import authority, channels
 from agent.identity.keys import make_keys
 from agent.report import load
 from agent.report.load import LoadReporter, LoadSums, Place
@@ -18,6 +18,7 @@ from agent.settings import ControlPlaneSettings
 from controlplane.discovery import lrs
 from controlplane.discovery.lrs import LoadReportingService
 from controlplane.distribution.traffic import Traffic, TrafficTable
+from mesh.identity import join_token
 from mesh.tasks import cancel_and_wait, spawn
 from mesh.vocabulary import Locality
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority
@@ -93,7 +94,7 @@ class Mesh:
 
     async def join(self) -> None:
         settings = ControlPlaneSettings(address=self.served.mtls, join_address=self.served.tls)
-        held = token.parse(await self.served.token(), "token")
+        held = join_token.parse(await self.served.token(), "token")
         keys = await make_keys([f"spiffe://{TRUST_DOMAIN}/node/node-1"])
         signed = await authority.join(settings, "node-1", held, keys)
         self.connect = lambda: channels.mtls(

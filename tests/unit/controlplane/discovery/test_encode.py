@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controlplane.compiler.types import Resource
 from controlplane.discovery.encode import delta_bytes, sotw_bytes
-from controlplane.discovery.session import MAX_RESPONSE_BYTES, Response, split
+from controlplane.discovery.response import MAX_RESPONSE_BYTES, Response, split
 from mesh.xds.codec import pack_any
 from mesh.xds.type_url import CLUSTER
 
@@ -60,6 +60,35 @@ def test_delta(response: Response) -> None:
     )  # fmt: skip
     found = DeltaDiscoveryResponse.FromString(delta_bytes(response, PLANE.SerializeToString()))
     assert found == expected
+
+
+MORTAL = Resource(CLUSTER, "a", "v.30s", b"body", pack_any(CLUSTER, b"body"), (), 30.0)
+
+
+def test_a_ttl_is_told_only_to_clients_that_support_it() -> None:
+    """Rule 24: wrapped in SotW, in place in delta, without its body as a heartbeat."""
+    plain = Response(CLUSTER, "1", "v", (MORTAL,))
+    (item,) = DiscoveryResponse.FromString(sotw_bytes(plain)).resources
+    assert item == AnyMessage(type_url=CLUSTER, value=b"body")
+    assert not DeltaDiscoveryResponse.FromString(delta_bytes(plain)).resources[0].HasField("ttl")
+    whole = WireResource(name="a", version="v.30s", resource=AnyMessage(type_url=CLUSTER, value=b"body"))
+    whole.ttl.seconds = 30
+    wrapped = AnyMessage()
+    wrapped.Pack(whole)
+    told = Response(CLUSTER, "1", "v", (MORTAL,), ttl=True)
+    (item,) = DiscoveryResponse.FromString(sotw_bytes(told)).resources
+    assert (item.type_url, WireResource.FromString(item.value)) == (wrapped.type_url, whole)
+    assert list(DeltaDiscoveryResponse.FromString(delta_bytes(told)).resources) == [whole]
+    beat = Response(CLUSTER, "1", "v", (MORTAL,), ttl=True, heartbeat=True)
+    whole.ClearField("resource")
+    assert list(DeltaDiscoveryResponse.FromString(delta_bytes(beat)).resources) == [whole]
+
+
+def test_what_does_not_exist_is_an_error_of_its_own() -> None:
+    """Rule 25."""
+    response = DiscoveryResponse.FromString(sotw_bytes(Response(CLUSTER, "1", "v", (), missing=("a", "b"))))
+    assert [item.resource_name.name for item in response.resource_errors] == ["a", "b"]
+    assert {item.error_detail.code for item in response.resource_errors} == {5}
 
 
 def test_without_a_control_plane() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agent.identity import authority, channels, token
+from agent.identity import authority, channels
 from agent.identity.keys import make_keys
 from agent.identity.vault import Identity
 from agent.settings import ControlPlaneSettings
@@ -23,6 +23,7 @@ from controlplane.store.memory import MemoryStore
 from controlplane.store.protocol import Put
 from mesh.api.v1 import report_pb2, report_pb2_grpc
 from mesh.clock import SystemClock
+from mesh.identity import join_token
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority, ShiftedClock
 
 HELLO = report_pb2.Hello(node="node-1", address="10.0.0.1", locality="eu/a")
@@ -93,7 +94,7 @@ class Mesh:
 
     async def join(self) -> None:
         settings = ControlPlaneSettings(address=self.served.mtls, join_address=self.served.tls)
-        held = token.parse(await self.served.token(service_accounts=["default", "orders-sa"]), "token")
+        held = join_token.parse(await self.served.token(service_accounts=["default", "orders-sa"]), "token")
         signed = await authority.join(
             settings, "node-1", held, await make_keys([f"spiffe://{TRUST_DOMAIN}/node/node-1"])
         )

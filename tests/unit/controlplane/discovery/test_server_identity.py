@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agent.identity import authority, channels, token
+from agent.identity import authority, channels
 from agent.identity.keys import make_keys
 from agent.identity.vault import Identity
 from agent.settings import ControlPlaneSettings
@@ -17,6 +17,7 @@ from controlplane.registry.codec import decode_instance, decode_node
 from controlplane.registry.instances import Instance
 from controlplane.store.keys import INSTANCES, node_key
 from controlplane.store.memory import MemoryStore
+from mesh.identity import join_token
 from mesh.xds import type_url
 from tests.support.ads import Ads, RawStream, node, until
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority, ShiftedClock
@@ -43,7 +44,7 @@ class Port:
 
     async def join(self) -> None:
         settings = ControlPlaneSettings(address=self.authority.mtls, join_address=self.authority.tls)
-        held = token.parse(await self.authority.token(service_accounts=["billing"]), "token")
+        held = join_token.parse(await self.authority.token(service_accounts=["billing"]), "token")
         signed = await authority.join(settings, "node-1", held, await make_keys([MEMBER, WORKLOAD]))
         self.identities = {item.spiffe_id: item for item in signed.identities}
         self.trust_pem = signed.trust_pem
