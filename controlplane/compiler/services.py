@@ -135,7 +135,8 @@ class HostPlan:
             return ()
         picked = [item for item in endpoints if subset is None or selects(subset.labels, item.workload.labels)]
         names = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
-        return lb_hosts(picked, tls=self._scope.tls and mode is None, names=names)
+        marks = self._scope.tls and self._scope.dialect is not Dialect.GRPC  # gRPC reads none
+        return lb_hosts(picked, tls=marks, names=names)
 
     def _mode(self, service: Service, policy: EffectivePolicy, endpoints: tuple[Endpoint, ...]) -> TLSMode | None:
         """The mode in effect; None = automatic mTLS (2.4.8)."""
