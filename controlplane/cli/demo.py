@@ -11,6 +11,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,80 +28,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.syntax import Syntax
 from rich.table import Column, Table
 
+from controlplane.cli.demo_policies import DESTINATION_RULE, SERVICE, STRICT, SUBSETS, UNVERIFIED, VIRTUAL_SERVICE
 from controlplane.cli.local_mesh import LocalAgent, LocalMesh, LocalService, wait_until
 from mesh.errors import MeshError
-
-# The objects that the demo is about, as a team would already have them: Istio v1alpha3, nothing of ours in them.
-SERVICE = """\
-apiVersion: v1
-kind: Service
-metadata:
-  name: user-service
-spec:
-  selector:
-    app: user-service
-  ports:
-    - protocol: TCP
-      port: 80
-      targetPort: 3001
-  type: ClusterIP
-"""
-DESTINATION_RULE = """\
-apiVersion: networking.istio.io/v1alpha3
-kind: DestinationRule
-metadata:
-  name: user-service
-spec:
-  host: user-service
-  trafficPolicy:
-    tls:
-      mode: ISTIO_MUTUAL
-    outlierDetection:
-      consecutive5xxErrors: 5
-      interval: 30s
-      baseEjectionTime: 30s
-"""
-VIRTUAL_SERVICE = """\
-apiVersion: networking.istio.io/v1alpha3
-kind: VirtualService
-metadata:
-  name: user-service
-spec:
-  hosts:
-  - user-service
-  http:
-  - route:
-    - destination:
-        host: user-service
-        subset: v1
-      weight: 90
-    - destination:
-        host: user-service
-        subset: v2
-      weight: 10
-"""
-SUBSETS = """\
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata:
-  name: user-service-versions
-spec:
-  host: user-service
-  subsets:
-  - name: v1
-    labels: {version: v1}
-  - name: v2
-    labels: {version: v2}
-"""
-STRICT = """\
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata:
-  name: default
-spec:
-  mtls:
-    mode: STRICT
-"""
 
 # Two nodes with a copy of each version, one node that calls. The document's targetPort is 3001; copies beside it on
 # the same node listen elsewhere, and their registered port wins.
@@ -167,6 +97,7 @@ class Demo:
         self.chain()
         self.mutual_tls()
         self.ejection()
+        self.refusal()
         self.shift()
         self.links()
 
@@ -298,6 +229,23 @@ class Demo:
         self.expect(after[500] == 0, f"expected no 500 after the ejection, got {after[500]}")
         self.mesh.behave(2, 3001)
 
+    def refusal(self) -> None:
+        """A policy that proxies refuse: said at once, explained on the object, and taken back."""
+        self.title("A policy that proxies refuse")
+        before = int(self.mesh.rest("GET", "/mesh/v1/history").json["items"][0]["revision"])
+        self.console.print(Syntax(UNVERIFIED, "yaml", background_color="default"))
+        done = self.meshctl("apply", "--wait", "-f", "-", stdin=UNVERIFIED)
+        self.expect(done.returncode == 1, f"apply --wait of a refused policy: expected exit 1, got {done.returncode}")
+        self.expect("node-4 refuses" in done.stderr, f"expected node-4 among the refusals, got {done.stderr!r}")
+        self.fact(f"exit code {done.returncode}; the last good configuration stays in use:")
+        reply = self.mesh.agents["node-2"].call("order-service", "/orders/7")
+        self.expect(reply.status == 200, f"order-service under its last good policy: expected 200, got {reply.status}")
+        self.fact(f"order-service still answers {reply.status}")
+        done = self.meshctl("rollback", str(before), "--wait")
+        self.expect(
+            done.returncode == 0, f"rollback to {before}: expected exit 0, got {done.returncode}: {done.stderr}"
+        )
+
     def shift(self) -> None:
         """Shift the canary to 50/50 and say when every proxy had it."""
         self.title("Shift the canary to 50/50")
@@ -357,15 +305,23 @@ class Demo:
         return None
 
     def apply_and_wait(self, manifests: str) -> None:
-        """Apply, then show when each proxy acknowledged the revision."""
+        """Apply as a user would, and show when every proxy has acknowledged the revision."""
         begun = time.monotonic()
-        revision = self.mesh.apply(manifests)
-        stored_ms = (time.monotonic() - begun) * 1000
-        status = self.mesh.wait_revision(revision)
-        acked_ms = (time.monotonic() - begun) * 1000
-        names = ", ".join(sorted(str(name) for name in status["acked"]))
-        self.fact(f"revision {revision} stored after {stored_ms:.0f} ms")
-        self.fact(f"acknowledged by every proxy ({names}) after {acked_ms:.0f} ms")
+        done = self.meshctl("apply", "--wait", "-f", "-", stdin=manifests)
+        self.expect(done.returncode == 0, f"apply --wait: expected exit 0, got {done.returncode}: {done.stderr}")
+        self.fact(f"acknowledged by every proxy; meshctl took {time.monotonic() - begun:.1f} s, its own start included")
+
+    def meshctl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run meshctl against this mesh, and show the command and what it says."""
+        self.fact(f"$ meshctl {' '.join(arguments)}")
+        command = [
+            *(sys.executable, "-P", "-m", "controlplane.cli", "--server", f"http://{self.mesh.rest_address}"),
+            *arguments,
+        ]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        for line in (done.stdout + done.stderr).splitlines():
+            self.fact(f"  {line}")
+        return done
 
     def burst(self, count: int) -> Traffic:
         """`count` requests on four connections, with a progress bar."""

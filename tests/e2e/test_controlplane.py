@@ -18,7 +18,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from controlplane.cli import demo
+from controlplane.cli import demo_policies as demo
 from controlplane.cli.local_mesh import Process, Reply, request, wait_until
 from controlplane.store.etcd.binary import find_binary
 from mesh.api.v1 import control_pb2, control_pb2_grpc
