@@ -9,8 +9,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   && { echo $$p; break; }; done)
 PY := .venv/bin/python
 READY := .venv/.ready
+CONFORMANCE := tests/conformance tests/transcripts tests/property/test_sessions.py tests/property/test_policy_sets.py
 
-.PHONY: help setup demo demo-keep test check format proto stubs golden bench-dataplane bench-controlplane clean
+.PHONY: help setup demo demo-keep test test-differential test-conformance check format proto stubs golden bench-dataplane bench-controlplane clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
@@ -34,6 +35,12 @@ demo-keep: $(READY) ## The same, and leave it running until Ctrl-C
 
 test: $(READY) ## Run all tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-conformance: $(READY) ## Run the protocol suites alone: conformance, transcripts, the client model, generated policy sets
+	@$(PY) -m pytest $(CONFORMANCE) $(PYTEST_ARGS)
+
+test-differential: $(READY) ## Envoy and the agent side by side, every answer compared
+	@GOSSAMER_DIFFERENTIAL=full $(PY) -m pytest tests/differential $(PYTEST_ARGS)
 
 check: $(READY) stubs ## Format, lint, types, layers, generated code
 	@.venv/bin/ruff format --check .

@@ -102,7 +102,7 @@ class RequestHead:
         self.method = method
         self.path = path
         self.authority = authority
-        self.scheme = b"http"
+        self.scheme = b""  # known once it is clear who says so (agent.filters.forwarded)
         self.headers = headers
         self.version_minor = version_minor
         self.content_length = NO_BODY

@@ -29,10 +29,12 @@ _FRAMING = frozenset({b"transfer-encoding", b"connection", b"upgrade"})
 class ProtocolError(Exception):
     """The peer's bytes are not a message that we serve. `details` as in Envoy's access log; `status` for the answer."""
 
-    def __init__(self, status: int, details: str) -> None:
+    def __init__(self, status: int, details: str, head: RequestHead | None = None) -> None:
+        """`head`: of the request, when that was whole."""
         super().__init__(details)
         self.status = status
         self.details = details
+        self.head = head
 
 
 CODEC_ERROR = "http1.codec_error"
@@ -218,7 +220,7 @@ class RequestParser(_Parser):
     def _fail(self, error: Exception) -> None:
         if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
             raise error.__context__
-        text = str(error)
+        text, head = str(error), self._pending
         if text == "Data after `Connection: close`":
             return  # what follows the last request is nobody's
         if "Transfer-Encoding" in text and "Content-Length" not in text:
@@ -227,7 +229,9 @@ class RequestParser(_Parser):
             raise ProtocolError(400, "http1.content_length_and_chunked_not_allowed")
         if "HTTP version" in text:
             raise ProtocolError(505, "low_version")
-        raise ProtocolError(400, CODEC_ERROR)
+        if "Invalid header value char" in text:
+            raise ProtocolError(400, "http1.invalid_characters", head)
+        raise ProtocolError(400, CODEC_ERROR, head)
 
     def on_url(self, part: bytes) -> None:
         self._url += part
@@ -261,13 +265,16 @@ class RequestParser(_Parser):
     def _check_target(self, head: RequestHead) -> None:
         url = head.path
         if head.method == b"CONNECT":
-            raise ProtocolError(405, "connect_not_allowed")
-        if self._repeated_host or (not head.authority and head.version_minor == 1):
-            raise ProtocolError(400, "http.invalid_authority" if self._repeated_host else "missing_host_header")
+            head.authority, head.path = url, b""
+            raise ProtocolError(405, "connect_not_allowed", head)
+        if self._repeated_host:
+            raise ProtocolError(400, "http.invalid_authority")
+        if not head.authority and head.version_minor == 1:
+            raise ProtocolError(400, "missing_host_header", head)
         if head.authority and not AUTHORITY.fullmatch(head.authority):
             raise ProtocolError(400, "http.invalid_authority")
         if b"#" in url:
-            raise ProtocolError(400, "path_normalization_failed")
+            raise ProtocolError(400, "path_normalization_failed", head)
         if url[:1] != b"/":
             self._take_absolute_form(head)
 
@@ -276,9 +283,14 @@ class RequestParser(_Parser):
         if head.path == b"*" and head.method == b"OPTIONS":
             return
         found = _ABSOLUTE.fullmatch(head.path)
-        if found is None or not AUTHORITY.fullmatch(found[1]):
+        if found is None:
+            if b"://" in head.path:
+                raise ProtocolError(400, "http1.invalid_scheme")
+            raise ProtocolError(400, "http1.invalid_url" if head.path == b"*" else CODEC_ERROR)
+        if not AUTHORITY.fullmatch(found[1]):
             raise ProtocolError(400, CODEC_ERROR)
         path = found[2] or b"/"
+        head.scheme = head.path[: head.path.index(b":")].lower()
         head.path = path if path[:1] == b"/" else b"/" + path
         head.authority = found[1]
         head.headers.set(b"host", found[1])
@@ -450,8 +462,9 @@ class ResponseParser(_Parser):
         if self._bodiless or status == 304:
             return NO_BODY
         if status in (101, 204):
-            if length not in (UNTIL_EOF, NO_BODY) or b"content-length" in self._headers.index:
-                raise ProtocolError(502, UPSTREAM_ERROR)  # RFC 9110 8.6: neither may declare a body
+            if length not in (UNTIL_EOF, NO_BODY):
+                raise ProtocolError(502, UPSTREAM_ERROR)  # neither can have a body
+            self._headers.remove(b"content-length")  # RFC 9110 8.6: nor say that it has none, but many do
             return NO_BODY
         self._until_eof = length == UNTIL_EOF
         return length

@@ -13,7 +13,11 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CHUNKED_FIELD = b"\r\ntransfer-encoding: chunked\r\n\r\n"
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
-REASONS.update({413: b"Payload Too Large", 416: b"Range Not Satisfiable", 422: b"Unprocessable Entity"})
+# As Envoy has them, whatever Python calls them.
+REASONS.update(
+    {414: b"URI Too Long", 413: b"Payload Too Large", 416: b"Range Not Satisfiable", 422: b"Unprocessable Entity"}
+)
+REASONS.update({418: b"Unknown", 451: b"Unknown", 599: b"Last Unassigned Server Error Code"})
 
 
 def reason_of(status: int) -> bytes:

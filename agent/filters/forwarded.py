@@ -4,11 +4,15 @@ Source: HttpConnectionManager.use_remote_address and xff_num_trusted_hops; data-
 Differs: a loopback peer is written as it is (Envoy writes an address of its own instead).
 """
 
+import ipaddress
+from functools import lru_cache
+
 from agent.codec.head import RequestHead
 
 FOR = b"x-forwarded-for"
 PROTO = b"x-forwarded-proto"
 EXTERNAL_ADDRESS = b"x-envoy-external-address"
+_SCHEMES = (b"http", b"https")
 PEER = -1  # as `hops`: believe nobody but the peer
 
 
@@ -26,9 +30,10 @@ def set_protocol(head: RequestHead, secure: bool, overwrite: bool) -> None:
             head.headers.add(PROTO, scheme)
         else:
             head.headers.set(PROTO, scheme)
+    else:
+        scheme = said if said in _SCHEMES else b"https" if secure else b"http"
+    if not head.scheme:  # else the target has named it
         head.scheme = scheme
-    elif said == b"https":
-        head.scheme = said
 
 
 def add_peer(head: RequestHead, peer_address: str, hops: int) -> None:
@@ -42,6 +47,18 @@ def add_peer(head: RequestHead, peer_address: str, hops: int) -> None:
 
 
 def client_address(forwarded_for: bytes, hops: int) -> str:
-    """The entry that the nearest `hops` proxies vouch for, "" when there are not so many."""
+    """The entry that the nearest `hops` proxies vouch for, "" when there are not so many, or it is no IP address."""
     entries = forwarded_for.split(b",")
-    return entries[-1 - hops].strip(b" \t").decode("utf-8", "replace") if len(entries) > hops else ""
+    if len(entries) <= hops:
+        return ""
+    return _ip_address(entries[-1 - hops].strip(b" \t").decode("latin-1"))
+
+
+@lru_cache(maxsize=1024)  # callers are few, and so are the proxies before them
+def _ip_address(text: str) -> str:
+    """`text`, or "" when it is none."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    return text

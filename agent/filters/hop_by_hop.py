@@ -14,6 +14,8 @@ MAX_NOMINATED = 10
 FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
 RESPONSE_FIELDS = FIELDS - {b"te"}
 _NEVER_NOMINATED = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
+# Methods whose requests say nothing when they have no body; all others say Content-Length: 0 (RFC 9110 8.6).
+BODILESS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
 _KEPT = frozenset({b"", b"host", b"close", b"keep-alive", b"te"})  # "te" is decided by its value
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.filters import forwarded, trace_context
+from agent.filters.local_replies import is_grpc
 from agent.router.matchers import header_value, query_parameters
 
 # Who is asked: an Exchange or a TcpConnection of agent.proxy. Untyped, since the data path is above the filters. Both
@@ -110,7 +111,7 @@ def _grpc_status(argument: str) -> Operator:
         raise FormatError(f"found %GRPC_STATUS({argument})%, expected CAMEL_STRING, SNAKE_STRING or NUMBER")
 
     def status(subject: Subject) -> Value:
-        response = subject.response
+        response = subject.response if is_grpc(subject.head) else None
         value = response.headers.index.get(b"grpc-status") if response is not None else None
         if value is None or not value.isdigit():
             return None
@@ -229,7 +230,7 @@ def _hosts_attempted(subject: Subject) -> Value:
     hosts = [host.key for host in subject.tried]
     if subject.host is not None:
         hosts.append(subject.host.key)
-    return ",".join(hosts) or None
+    return ",".join(dict.fromkeys(hosts)) or None
 
 
 def _upstream_local_address(subject: Subject) -> Value:

@@ -36,6 +36,12 @@ def normalized(target: bytes, merge_slashes: bool) -> bytes | None:
     return path + mark + query
 
 
+def merged(target: bytes) -> bytes:
+    """The target with the repeated slashes of its path made one."""
+    path, mark, query = target.partition(b"?")
+    return _SLASHES.sub(b"/", path) + mark + query
+
+
 def _unescaped(found: re.Match[bytes]) -> bytes:
     code = int(found[1], 16)  # exactly two hexadecimal digits
     return bytes((code,)) if code in _UNRESERVED else found[0]

@@ -68,6 +68,8 @@ class RequestHeaders:
             if normalized is None:
                 return paths.REFUSED
             head.path = normalized
+        elif self._merge and not self._normalize and b"//" in target:
+            head.path = paths.merged(target)
         index = head.headers.index
         if not self._inspected.isdisjoint(index):
             refusal = self._clean(head, client)

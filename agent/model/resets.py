@@ -1,6 +1,7 @@
 """Why a try upstream ended without a whole response. The texts are those of Envoy's access log details.
 
-Source: Envoy's StreamResetReason and its names in `upstream_reset_before_response_started{...}`; data-plane.md 1.5, 1.11.
+Source: Envoy's StreamResetReason and its names in `upstream_reset_before_response_started{...}`; data-plane.md 1.5 and
+        1.11.
 """
 
 CONNECT_FAILURE = "remote_connection_failure"

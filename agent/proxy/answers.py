@@ -26,6 +26,12 @@ _RESET_FLAGS = {
     "protocol_error": "UPE",
     "overflow": "UO",
 }
+# A head that did not come in time: flag and body.
+_LATE = {
+    "stream_idle_timeout": ("SI", b"stream timeout"),
+    "request_header_timeout": ("", b"request header timeout"),
+    "request_overall_timeout": ("", b"request timeout"),
+}
 
 
 def _reply(
@@ -59,22 +65,25 @@ def refuse_head(exchange: "Exchange", details: str) -> None:
     """The connection manager refuses the head."""
     if details == "http1.connection_header_rejected":
         protocol_error(exchange, ProtocolError(400, details))
+    elif details == "absolute_path_rejected":
+        _reply(exchange, 404, b"", "", details)
     else:
-        _reply(exchange, 404 if details == "absolute_path_rejected" else 400, b"", "", details)
+        exchange.connection.closing = True
+        _reply(exchange, 400, b"", "", details)
 
 
 def protocol_error(exchange: "Exchange", error: ProtocolError) -> None:
     """What came is not HTTP as we serve it; the connection ends."""
     exchange.connection.closing = True
     status = error.status
-    flag = "SI" if status == 408 else "DPE"
+    if error.details in _LATE:
+        flag, body = _LATE[error.details]
+        _reply(exchange, status, body, flag, error.details)
+        return
     if error.details in ("missing_host_header", "path_normalization_failed", "connect_not_allowed"):
         _reply(exchange, status, b"", "", error.details)
         return
-    if status == 431:
-        exchange.chain.counts[names.DOWN_RQ_TOO_LARGE] += 1
-    body = b"stream timeout" if status == 408 else reason_of(status)
-    _reply(exchange, status, body, flag, error.details)
+    _reply(exchange, status, reason_of(status), "DPE", error.details)
 
 
 def no_route(exchange: "Exchange") -> None:

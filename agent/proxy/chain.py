@@ -17,6 +17,7 @@ from agent.cluster.retries import RetryBook
 from agent.codec.head import RequestHead, ResponseHead
 from agent.filters import client_certificate, envoy_headers, forwarded, request_id, response_headers
 from agent.filters.access_log import Line, line_of
+from agent.filters.hop_by_hop import BODILESS
 from agent.filters.local_replies import local_reply
 from agent.filters.request_headers import RequestHeaders
 from agent.filters.response_headers import http_date
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
 NO_CLIENT_CERTIFICATE = b""
+LENGTH = b"content-length"
 Log = tuple[Line, Callable[[bytes], None]]
 
 
@@ -186,7 +188,10 @@ class HttpChain:
         plan = match.plan or plan_of(match)
         if plan.changes_request:
             plan.change_request(exchange)
-        exchange.retry = self._retries.rules_for(match.retry, exchange.head)
+        head = exchange.head
+        if not head.content_length and head.method not in BODILESS and LENGTH not in head.headers.index:
+            head.headers.add(LENGTH, b"0")
+        exchange.retry = self._retries.rules_for(match.retry, head)
 
     def stamp_try(self, exchange: "Exchange") -> RequestHead:
         """The head as this try sends it."""

@@ -16,6 +16,7 @@ from agent.codec.head import CHUNKED, UNTIL_EOF, RequestHead, ResponseHead
 from agent.codec.http1 import ProtocolError
 from agent.codec.serialise import CONTINUE, LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
 from agent.ipc.shared import REQUESTS
+from agent.model.resets import PROTOCOL_ERROR
 from agent.model.route import Forward, Redirect
 from agent.proxy import answers, deadlines, switched
 from agent.router.weights import pick_cluster
@@ -138,6 +139,8 @@ class Exchange:
         chain = self.chain
         chain.counts[names.DOWN_RQ_TOTAL] += 1
         chain.counts[names.DOWN_RQ_ACTIVE] += 1
+        chain.counts[names.DOWN_RQ_HTTP1_TOTAL] += 1
+        chain.counts[names.DOWN_RQ_RX_RESET] += 1
         answers.protocol_error(self, error)
 
     def _route(self) -> None:
@@ -206,7 +209,7 @@ class Exchange:
         self._pool = None
         cluster, counts = self.cluster, self.cluster.stats.counts
         if not cluster.limits[self.action.priority_high].admit(REQUESTS):
-            counts[names.RQ_PENDING_OVERFLOW] += 1
+            counts[names.RQ_ACTIVE_OVERFLOW] += 1
             connection.owner.on_released(connection)
             answers.overflow(self)
             return
@@ -301,6 +304,9 @@ class Exchange:
 
     def on_response(self, head: ResponseHead, body: bytes, end_stream: bool) -> None:
         self.response_at = self.active_at = self.chain.clock()
+        if head.status == 101 and not self.head.upgrade:
+            self.on_upstream_reset(PROTOCOL_ERROR)  # nobody has asked for another protocol
+            return
         self.cluster.on_status(self.host, head.status)
         retry = self.retry
         if (
@@ -310,12 +316,14 @@ class Exchange:
         ):
             return
         self.response = head
-        self.status = head.status
+        self.status = status = head.status
+        codes = self.cluster.stats.codes
+        codes[status] = codes.get(status, 0) + 1  # not of answers that were tried again
         if not self.details:
             self.details = "via_upstream"
         self.try_deadline = NEVER
         if self.head.upgrade:
-            body, end_stream = b"", not switched.accepted(self, head)
+            body, end_stream = switched.decided(self, head, body, end_stream)
         self.chain.prepare_response(self, head)
         self.answer(head, body, end_stream)
         if head.status == 101:
@@ -374,7 +382,6 @@ class Exchange:
         upstream = self.upstream
         assert upstream is not None
         raced = upstream.requests > 1 and not upstream.answered
-        self.cluster.stats.counts[names.RQ_RX_RESET] += 1
         self._leave_upstream(False)
         if switched.is_open(self):
             self._finish()
@@ -404,6 +411,7 @@ class Exchange:
     def try_again(self) -> None:
         """The back-off is over."""
         self.retry_at = NEVER
+        deadlines.arm(self)  # it was armed for the pause; the limits of the whole request go on
         self._try()
 
     def give_up_try(self, local_reason: str) -> bool:
@@ -422,7 +430,6 @@ class Exchange:
             self._pool = None
             self.cluster.stats.counts[names.RQ_CANCELLED] += 1
         if self.upstream is not None:
-            self.cluster.stats.counts[names.RQ_TX_RESET] += 1
             self._leave_upstream(False)
 
     def _leave_upstream(self, reusable: bool) -> None:
@@ -484,7 +491,8 @@ class Exchange:
 
     def on_downstream_gone(self) -> None:
         """The client has closed its connection before the answer was complete."""
-        self.flags = f"{self.flags},DC" if self.flags else "DC"
+        if self.flags != "DC":  # else its end is already noted
+            self.flags = f"{self.flags},DC" if self.flags else "DC"
         self.details = "downstream_remote_disconnect"
         self.chain.counts[names.DOWN_RQ_RX_RESET] += 1
         self._drop_upstream()

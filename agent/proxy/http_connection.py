@@ -33,6 +33,7 @@ class HttpConnection(Timed):
         "_broken",
         "_head_since",
         "_holds",
+        "_late",
         "_lingering",
         "_parser",
         "_requests",
@@ -68,6 +69,7 @@ class HttpConnection(Timed):
         self._broken: ProtocolError | None = None  # how the requests before it ended; told after their answers
         self._requests = 0
         self._head_since = 0.0  # when the first byte of an unfinished head came
+        self._late = ""  # which of its time limits ends first
         self._backlog: deque[tuple[RequestHead | None, bytes, bool]] = deque()
         self._advancing = False
         self._holds = 0  # reasons why reading is paused
@@ -248,7 +250,7 @@ class HttpConnection(Timed):
         if self.exchange is not None:
             self.exchange.on_request_broken(error)
             return
-        head = RequestHead(b"", b"", b"", Headers())
+        head = error.head or RequestHead(b"", b"", b"", Headers())
         head.keep_alive = False
         self.exchange = exchange = Exchange(self, head, self.last_active)
         exchange.refuse(error)
@@ -258,10 +260,13 @@ class HttpConnection(Timed):
         if not self._head_since:
             self._head_since = now
         hcm = self.hcm
-        limit = min(
-            self._head_since + hcm.request_headers_timeout_s if hcm.request_headers_timeout_s else NEVER,
-            now + hcm.stream_idle_timeout_s if hcm.stream_idle_timeout_s else NEVER,
+        limits = (
+            (self._head_since, hcm.request_headers_timeout_s, "request_header_timeout"),
+            (self._head_since, hcm.request_timeout_s, "request_overall_timeout"),
+            (now, hcm.stream_idle_timeout_s, "stream_idle_timeout"),
         )
+        known = [(since + limit_s, details) for since, limit_s, details in limits if limit_s]
+        limit, self._late = min(known, default=(NEVER, ""))
         self.chain.wheel.arm(self, limit)
 
     def _arm_idle(self) -> None:
@@ -278,7 +283,7 @@ class HttpConnection(Timed):
             self.transport.abort()
         elif self._parser.started:
             self.chain.counts[names.DOWN_RQ_HEADER_TIMEOUT] += 1
-            self._break(ProtocolError(408, "stream_idle_timeout"))
+            self._break(ProtocolError(408, self._late))
         else:
             self.chain.counts[names.DOWN_CX_IDLE_TIMEOUT] += 1
             self._close()

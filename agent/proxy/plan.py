@@ -29,7 +29,6 @@ class RoutePlan:
     """One per route. `changes_request` and `changes_response`: whether the methods do anything."""
 
     __slots__ = (
-        "_cluster_last",
         "_cluster_request",
         "_cluster_response",
         "_forward",
@@ -45,7 +44,6 @@ class RoutePlan:
     def __init__(self, match: Match) -> None:
         action = match.route.action
         self._match = match
-        self._cluster_last = match.cluster_last
         self._forward = action if isinstance(action, Forward) else None
         self._request = tuple(_compiled(ops, match) for ops in match.request_headers)
         self._response = tuple(_compiled(ops, match) for ops in match.response_headers)
@@ -78,7 +76,8 @@ class RoutePlan:
             head.authority = choice.host_rewrite.encode()
         if forward is not None and forward.host_rewrite:
             if forward.append_x_forwarded_host:
-                headers.append(_FORWARDED_HOST, head.authority)
+                before = headers.index.get(_FORWARDED_HOST)
+                headers.set(_FORWARDED_HOST, head.authority if before is None else before + b"," + head.authority)
             headers.set(envoy_headers.ORIGINAL_HOST, head.authority)
             head.authority = forward.host_rewrite.encode()
         headers.set(b"host", head.authority)
@@ -97,12 +96,10 @@ class RoutePlan:
         exchange: "Exchange",
     ) -> None:
         own = by_cluster.get(id(exchange.choice)) if by_cluster else None
-        if own is not None and not self._cluster_last:
+        if own is not None:
             own.apply(headers, exchange)
         for level in levels:
             level.apply(headers, exchange)
-        if own is not None and self._cluster_last:
-            own.apply(headers, exchange)
 
 
 def plan_of(match: Match) -> RoutePlan:

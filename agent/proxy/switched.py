@@ -2,7 +2,7 @@
 
 Owns:   whether an upgrade is passed on, the transparent phase, its end.
 Source: RFC 9110 7.8; data-plane.md 2.2. Only protocols that the route or the connection manager lists are passed on;
-        an answer other than 101 ends the attempt (its body is dropped), as Envoy does.
+        an answer other than 101 ends the attempt, and without an error status its body is dropped, as Envoy does.
 Invariants: bytes are passed in order; each side is read only as fast as the other takes it; either side's end ends
         both, after what it sent before was written; the stream idle timeout goes on to apply, the route timeout not.
 """
@@ -17,6 +17,8 @@ from agent.upstream.wheel import NEVER
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
+_REFUSED = 400  # and above
+
 
 def allowed(exchange: "Exchange", action: Forward) -> bool:
     """Whether the route or the connection manager lists the protocol."""
@@ -24,21 +26,27 @@ def allowed(exchange: "Exchange", action: Forward) -> bool:
     return protocol in action.upgrades or protocol in exchange.chain.hcm.upgrades
 
 
-def accepted(exchange: "Exchange", head: ResponseHead) -> bool:
-    """Whether the host switches. If not, its head is passed on without body and both connections end."""
+def decided(exchange: "Exchange", head: ResponseHead, body: bytes, end_stream: bool) -> tuple[bytes, bool]:
+    """What goes on of the answer to a request to switch: (the first part of its body, whether that is all).
+
+    The host switches, or says with an error why not; any other answer is passed on without its body. Both connections
+    end after an answer other than 101.
+    """
     if head.status == 101:
         exchange.chain.counts[names.DOWN_CX_UPGRADES] += 1
         exchange.route_deadline = NEVER
         exchange.connection.closing = True  # no request follows
-        return True
+        return b"", False
     if exchange.upstream is not None:
         exchange.upstream.retired = True
-    exchange.details = "websocket_handshake_unsuccessful"
     exchange.connection.closing = True
+    if head.status >= _REFUSED:
+        return body, end_stream
+    exchange.details = "websocket_handshake_unsuccessful"
     head.content_length = NO_BODY
     head.headers.remove(b"content-length")
     head.headers.set(b"content-length", b"0")
-    return False
+    return b"", True
 
 
 def begin(exchange: "Exchange") -> None:
@@ -70,5 +78,7 @@ def downstream_eof(exchange: "Exchange") -> bool:
     upstream = exchange.upstream
     if upstream is None or not is_open(exchange) or not upstream.transport.can_write_eof():
         return False
+    exchange.flags = "DC"
+    exchange.details = "downstream_remote_disconnect"
     upstream.transport.write_eof()
     return True

@@ -42,12 +42,11 @@ class Match:
     """A route with what is in effect for its requests. One object per route, shared by all of them.
 
     `request_headers` and `response_headers`: the operations that do something, in the order in which they apply; those
-    of the weighted cluster come before them, or after them if `cluster_last`. `retry`: the route's, else its virtual
-    host's. `plan`: room for what the data path compiles from all this at the first request; nobody else's business.
+    of the weighted cluster come before them in any case. `retry`: the route's, else its virtual host's.
+    `plan`: room for what the data path compiles from all this at the first request; nobody else's business.
     """
 
     __slots__ = (
-        "cluster_last",
         "plan",
         "request_headers",
         "response_headers",
@@ -61,16 +60,17 @@ class Match:
         action = route.action
         self.route = route
         self.virtual_host = host
-        self.cluster_last = config.most_specific_header_mutations_wins
-        self.request_headers = self._in_order(route.request_headers, host.request_headers, config.request_headers)
-        self.response_headers = self._in_order(route.response_headers, host.response_headers, config.response_headers)
+        last = config.most_specific_header_mutations_wins
+        self.request_headers = _in_order(last, route.request_headers, host.request_headers, config.request_headers)
+        self.response_headers = _in_order(last, route.response_headers, host.response_headers, config.response_headers)
         self.retry: RetryPolicy | None = (action.retry or host.retry) if isinstance(action, Forward) else None
         self.rewrite: PathRewrite | None = _rewrite(route.match, action)
         self.plan: Any = None
 
-    def _in_order(self, *levels: HeaderOps) -> tuple[HeaderOps, ...]:
-        used = tuple(ops for ops in levels if ops.add or ops.remove)
-        return used[::-1] if self.cluster_last else used
+
+def _in_order(route_last: bool, *levels: HeaderOps) -> tuple[HeaderOps, ...]:
+    used = tuple(ops for ops in levels if ops.add or ops.remove)
+    return used[::-1] if route_last else used
 
 
 def _rewrite(match: RouteMatch, action: Action) -> PathRewrite | None:

@@ -39,6 +39,7 @@ _CLUSTER = (
     "ssl.connection_error",
     "ssl.fail_verify_san",
     "ssl.session_reused",
+    "upstream_rq_active_overflow",
 )
 (
     CX_TOTAL,
@@ -74,6 +75,7 @@ _CLUSTER = (
     SSL_CONNECTION_ERROR,
     SSL_FAIL_VERIFY_SAN,
     SSL_SESSION_REUSED,
+    RQ_ACTIVE_OVERFLOW,
 ) = range(len(_CLUSTER))
 RQ_TIME, CX_CONNECT_MS = range(2)  # places in `histograms`
 CLUSTER = Layout(

@@ -14,7 +14,8 @@ USER_AGENT = "gossamer-agent"
 # What servers may use: TTLs (in SotW wrapped), and load reports of all clusters.
 CLIENT_FEATURES = (
     "xds.config.supports-resource-ttl",
-    "xds.config.supports-resource-in-sotw",
+    "xds.config.resource-in-sotw",
+    "xds.config.supports-resource-in-sotw",  # the same, as xRFCs call it
     "envoy.lrs.supports_send_all_clusters",
 )
 

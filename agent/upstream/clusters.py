@@ -17,8 +17,8 @@ How a worker uses it
 How a chain uses it
   before the first try   exchange.retry = book.rules_for(the route's RetryPolicy or None, head), where book is the
                worker's agent.cluster.retries.RetryBook.
-  at the end   `stats.codes` has one count per answer of a host (on_status); an answer of our own for this cluster
-               is counted by on_local_answer(status). RQ_TIME is added by the chain.
+  at the end   the exchange counts each answer of a host that goes on in `stats.codes`; an answer of our own for this
+               cluster is counted by on_local_answer(status). RQ_TIME is added by the chain.
 """
 
 from collections.abc import Callable, Collection
@@ -269,8 +269,6 @@ class UpstreamCluster:
 
     def on_status(self, host: Host, status: int) -> None:
         """A host has answered."""
-        codes = self.stats.codes
-        codes[status] = codes.get(status, 0) + 1
         if status < 500:
             host.successes += 1
             if host.failing and self._monitor is not None:

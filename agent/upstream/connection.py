@@ -207,7 +207,7 @@ class UpstreamConnection(Timed):
         self.owner.on_lost(self)
         if receiver is not None:
             # An end in the middle of an answer breaks the protocol; one before it is the peer's right.
-            receiver.on_upstream_reset(PROTOCOL_ERROR if self._eof and self.answered else CONNECTION_TERMINATION)
+            receiver.on_upstream_reset(PROTOCOL_ERROR if self.answered else CONNECTION_TERMINATION)
         self._parser.close()
 
     def pause_writing(self) -> None:

@@ -204,7 +204,9 @@ class Pool:
             self._serve(connection)
 
     def _fail(self, reason: str, cause: str) -> None:
-        self._cluster.stats.counts[names.CX_CONNECT_FAIL] += 1
+        counts = self._cluster.stats.counts
+        for place in (names.CX_TOTAL, names.CX_CONNECT_FAIL, names.CX_DESTROY):
+            counts[place] += 1
         waiting = list(self._pending)
         self._pending.clear()
         self._cluster.stats.counts[names.RQ_PENDING_FAILURE_EJECT] += len(waiting)

@@ -6,6 +6,8 @@ Not:    resources (worlds, in the test modules), how a case runs (pair), what is
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.codec.serialise import reason_of
+
 
 class Do(Enum):
     """What is not bytes."""
@@ -44,11 +46,9 @@ class Case:
         return self.name
 
 
-def answer(
-    status: int = 200, body: bytes = b"ok", *fields: bytes, reason: bytes = b"OK", keep: bool = False
-) -> Script:
-    """An answer with a length; the connection ends after it unless `keep`."""
-    lines = [b"HTTP/1.1 %d %b" % (status, reason), b"content-length: %d" % len(body), *fields]
+def answer(status: int = 200, body: bytes = b"ok", *fields: bytes, reason: bytes = b"", keep: bool = False) -> Script:
+    """An answer with a length; the connection ends after it unless `keep`. `reason`: if not the usual one."""
+    lines = [b"HTTP/1.1 %d %b" % (status, reason or reason_of(status)), b"content-length: %d" % len(body), *fields]
     return _ended(lines, body, keep)
 
 

@@ -7,7 +7,7 @@ from tests.differential.case import Case, Do
 from tests.differential.origin import parsed_fields, reset
 
 WAIT_S = 8.0
-QUIET_S = 0.02  # a connection that has not ended so long after its answer is open
+QUIET_S = 0.01  # a connection that has not ended so long after its answer is open
 
 
 @dataclass

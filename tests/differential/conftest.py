@@ -20,7 +20,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runner: asyncio.Runner) -> Iterator[Pair]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runner: asyncio.Runner
+) -> Iterator[Pair]:
     folder: Path = tmp_path_factory.mktemp("pair")
     context = running_pair(folder, request.module.WORLD)
     made = runner.run(context.__aenter__())

@@ -34,6 +34,19 @@ LOG_FIELDS = {
     "user_agent": "%REQ(USER-AGENT)%",
     "termination": "%CONNECTION_TERMINATION_DETAILS%",
     "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "other": "%REQ(X-NONE)% %REQ(X-A)%",
+    "a_short": "%REQ(X-A):3%",
+    "answered": "%RESP(X-NONE?X-R)%",
+    "direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "local": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
+    "hosts": "%UPSTREAM_HOSTS_ATTEMPTED%",
+    "query": "%QUERY_PARAM(q)%",
+    "grpc": "%GRPC_STATUS%",
+    "grpc_number": "%GRPC_STATUS(NUMBER)%",
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "kind": "%ACCESS_LOG_TYPE%",
+    "server_name": "%REQUESTED_SERVER_NAME%",
 }
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _DATE = re.compile(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")

@@ -2,14 +2,18 @@
 
 import pytest
 
-from tests.differential.case import Case, Do, answer, get, post
+from tests.differential.case import Case, Do, answer, get, post, raw_answer
 from tests.differential.conftest import Check
 from tests.differential.pair import ORIGIN, World
 from tests.support import decoding
 from tests.support.malformed import REFUSED
 
 OPEN = decoding.host(decoding.route({"cluster": "origin"}, name="all"))
-WORLD = World(routes={"r": decoding.configuration(OPEN)}, clusters=(ORIGIN,))
+WORLD = World(
+    routes={"r": decoding.configuration(OPEN)},
+    clusters=(ORIGIN,),
+    listeners={"http": {}, "old": {"http_protocol_options": {"accept_http_10": True}}},
+)
 
 CHUNKED = b"Transfer-Encoding: chunked"
 
@@ -19,7 +23,16 @@ def chunked(body: bytes, *fields: bytes, path: bytes = b"/") -> bytes:
     return get(path, CHUNKED, *fields, method=b"POST") + body
 
 
-_MALFORMED_DIFFERS: dict[str, str] = {}
+_MALFORMED_DIFFERS = {
+    "TE folded": "obs-fold", "folded field": "obs-fold", "bare LF": "bare-lf", "bare CR in value": "bare-cr",
+    "two hosts": "two-hosts", "two equal hosts": "two-hosts", "empty host": "empty-host",
+    "host with userinfo": "authority-form", "host with long port": "authority-form",
+    "absolute form with userinfo": "authority-form", "chunk longer than its size": "chunk-overrun",
+    "chunk 0x2": "chunk-before-forwarding", "chunk -1": "chunk-before-forwarding",
+    "chunk overflow": "chunk-before-forwarding", "chunk LF only": "chunk-before-forwarding",
+    "HTTP/0.9 line": "http-versions", "HTTP/0.9": "http-versions", "HTTP/1.2": "http-versions",
+    "HTTP/2.0": "http-versions", "TE on HTTP/1.0": "http-10-chunked", "CONNECT": "connect",
+}  # fmt: skip
 _FORMS = {
     "CL 02": post(b"/", b"ab").replace(b": 2", b": 02"),
     "chunks": chunked(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
@@ -92,15 +105,25 @@ _FORMS = {
     "QUERY": get(method=b"QUERY"),
     "MKCOL": get(method=b"MKCOL"),
     "path of one dot": get(b"/."),
-    "query with odd characters": get(b"/?a=[]{}|^`\"<>"),
-    "path with odd characters": get(b"/a=[]{}|^`\"<>"),
+    "query with odd characters": get(b'/?a=[]{}|^`"<>'),
+    "path with odd characters": get(b'/a=[]{}|^`"<>'),
     "star": get(b"*", method=b"OPTIONS"),
     "star of GET": get(b"*"),
     "long path": get(b"/" + b"x" * 8000),
     "100 fields": get(b"/", *(b"x-%d: y" % number for number in range(99))),
     "big fields": get(b"/", *(b"x-%d: %b" % (number, b"y" * 2000) for number in range(20))),
 }
-_FORMS_DIFFER: dict[str, str] = {}
+_FORMS_DIFFER = {
+    "latin-1 value": "log-not-utf8", "same name twice": "log-all-values",
+    "CL 02": "content-length-form", "absolute form, query only": "absolute-form-query",
+    "host nominated": "host-nominated", "QUERY": "query-method", "referer with fragment": "referer",
+    "empty host": "empty-host", "forwarded-for nominated": "refusals-name-the-request",
+    "forwarded-proto nominated": "refusals-name-the-request", "ten nominated": "refusals-name-the-request",
+    "expect, body at once": "continue-when-needed", "expect without body": "continue-when-needed",
+    "HTTP/1.0": "http-10", "HTTP/1.0 keep-alive": "http-10",
+}  # fmt: skip
+_FORMS["HTTP/1.0"] = get().replace(b"1.1", b"1.0")
+_FORMS["HTTP/1.0 keep-alive"] = get(b"/", b"Connection: keep-alive").replace(b"1.1", b"1.0")
 _CONTINUE = {
     "expect": (post(b"/", b"", b"Expect: 100-continue").replace(b": 0", b": 2"), Do.AWAIT, b"ab"),
     "expect, body at once": (post(b"/", b"ab", b"Expect: 100-continue"),),
@@ -119,10 +142,13 @@ CASES = [
     *(
         Case(name=f"refused: {name}", send=(request,), differs=_MALFORMED_DIFFERS.get(name, ""))
         for name, (request, _) in REFUSED.items()
-        if name not in ("TLS hello",)
+        if name not in ("TLS hello", "HTTP/2 preface")  # answered as HTTP/2 or not at all
     ),
     *(Case(name=name, send=(request,), differs=_FORMS_DIFFER.get(name, "")) for name, request in _FORMS.items()),
-    *(Case(name=name, send=steps, differs=_FORMS_DIFFER.get(name, "")) for name, steps in {**_CONTINUE, **_PIECES}.items()),
+    *(
+        Case(name=name, send=steps, differs=_FORMS_DIFFER.get(name, ""))
+        for name, steps in {**_CONTINUE, **_PIECES}.items()
+    ),
     Case(name="pipelined", send=(get(b"/1") + get(b"/2") + get(b"/3"),), answers=3, logs=3),
     Case(
         name="pipelined, first is slow",
@@ -132,10 +158,62 @@ CASES = [
         logs=3,
     ),
     Case(name="pipelined behind close", send=(get(b"/1", b"Connection: close") + get(b"/2"),)),
-    Case(name="pipelined, second malformed", send=(get(b"/1") + b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",), answers=2, logs=2),
+    Case(
+        name="pipelined, second malformed",
+        send=(get(b"/1") + b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",),
+        answers=2,
+        logs=2,
+    ),
     Case(name="one after the other", send=(get(b"/1"), Do.AWAIT, get(b"/2")), answers=2, logs=2),
-    Case(name="half closed", send=(get(), Do.HALF_CLOSE), origin=((0.1, *answer()),), answers=0),
-]  # fmt: skip
+    Case(name="half closed", send=(get(), 0.05, Do.HALF_CLOSE), origin=((0.1, *answer()),), answers=0),
+]
+
+
+def _old(request: bytes) -> bytes:
+    return request.replace(b"HTTP/1.1", b"HTTP/1.0")
+
+
+_ENDLESS = raw_answer(b"HTTP/1.1 200 OK", body=b"to the end")
+_CHUNKED_ANSWER = raw_answer(b"HTTP/1.1 200 OK", CHUNKED, body=b"2\r\nab\r\n0\r\n\r\n")
+CASES += [
+    Case(name="1.0", send=(_old(get()),), listener="old", differs="http-10-answers"),
+    Case(
+        name="1.0 keep-alive",
+        send=(_old(get(b"/", b"Connection: keep-alive")),),
+        listener="old",
+        differs="http-10-answers",
+    ),
+    Case(name="1.0 close", send=(_old(get(b"/", b"Connection: close")),), listener="old", differs="http-10-answers"),
+    Case(name="1.0 post", send=(_old(post()),), listener="old", differs="http-10-answers"),
+    Case(name="1.0 HEAD", send=(_old(get(method=b"HEAD")),), listener="old", differs="http-10-answers"),
+    Case(
+        name="1.0, answer in chunks",
+        send=(_old(get()),),
+        origin=(_CHUNKED_ANSWER,),
+        listener="old",
+        differs="http-10-answers",
+    ),
+    Case(
+        name="1.0 keep-alive, answer in chunks",
+        send=(_old(get(b"/", b"Connection: keep-alive")),),
+        origin=(_CHUNKED_ANSWER,),
+        listener="old",
+        differs="http-10-answers",
+    ),
+    Case(
+        name="1.0, endless answer", send=(_old(get()),), origin=(_ENDLESS,), listener="old", differs="http-10-answers"
+    ),
+    Case(
+        name="1.0, expects",
+        send=(_old(post(b"/", b"ab", b"Expect: 100-continue")),),
+        listener="old",
+        differs="http-10-expect",
+    ),
+    Case(name="1.0 without host", send=(b"GET / HTTP/1.0\r\n\r\n",), listener="old", differs="http-10-host"),
+    Case(name="1.0 absolute form", send=(_old(get(b"http://b.com/x")),), listener="old", differs="http-10-answers"),
+    Case(name="1.0 in chunks", send=(_old(chunked(b"0\r\n\r\n")),), listener="old", differs="http-10-chunked"),
+    Case(name="1.0 twice", send=(_old(get(b"/1") + get(b"/2")),), listener="old", differs="http-10-answers"),
+]
 
 
 @pytest.mark.envoy

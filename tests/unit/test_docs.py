@@ -84,10 +84,10 @@ def test_every_call_of_the_programs_is_taken_by_their_parsers() -> None:
 
 
 def test_every_flag_in_a_sentence_exists() -> None:
-    """It belongs to some program of the mesh, or to etcd."""
+    """It belongs to some program of the mesh, to etcd, or to Envoy."""
     known = set(controlplane_main._parser()._option_string_actions) | set(agent_main.FLAGS) | {"--config", "--check"}
     known |= {name for level in LEVELS.values() for flag in level.flags for name in flag.names}
-    known |= {"--max-txn-ops", "--max-request-bytes", "--quota-backend-bytes"}
+    known |= {"--max-txn-ops", "--max-request-bytes", "--quota-backend-bytes", "--mode"}
     others = ("pip", "make", "kubectl", "curl", "docker", "systemd")
     for page, text in documents.quoted():
         flags = {word.partition("=")[0] for word in text.split() if word.startswith("--")}

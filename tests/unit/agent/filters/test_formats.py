@@ -25,7 +25,12 @@ def subject(**changes: Any) -> Any:
     """A request that was answered by a host."""
     response = ResponseHead(200, b"OK", headers(x_envoy_upstream_service_time="7", grpc_status="14"))
     values: dict[str, Any] = {
-        "head": RequestHead(b"GET", b"/new?q=1&e=", b"a:80", headers(user_agent="curl", x_request_id="id-1")),
+        "head": RequestHead(
+            b"GET",
+            b"/new?q=1&e=",
+            b"a:80",
+            headers(user_agent="curl", x_request_id="id-1", content_type="application/grpc"),
+        ),
         "response": response,
         "status": 200,
         "flags": "",

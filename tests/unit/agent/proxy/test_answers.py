@@ -178,8 +178,8 @@ async def test_an_endless_answer_that_is_reset_is_never_ended_properly(tmp_path:
         assert await client.rest() == b""
         client.writer.close()
         (line,) = await proxy.logged(1)
-    assert (line["code"], line["flags"]) == (200, "UC")
-    assert line["details"] == "upstream_reset_after_response_started{connection_termination}"
+    assert (line["code"], line["flags"]) == (200, "UPE")
+    assert line["details"] == "upstream_reset_after_response_started{protocol_error}"
 
 
 async def test_the_client_is_gone_first(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def test_counts(tmp_path: Path) -> None:
         report = proxy.runtime.stats.report()
     http = {name.removeprefix("http.s."): value for name, value in report.counters.items()}
     assert http["downstream_cx_total"] == http["downstream_rq_total"] == http["downstream_rq_completed"] == 9
-    assert http["rq_total"] == http["downstream_rq_http1_total"] == 8
+    assert (http["rq_total"], http["downstream_rq_http1_total"]) == (8, 9)  # one is malformed
     assert http["downstream_rq_2xx"] == 3
     assert http["downstream_rq_3xx"] == 1
     assert http["downstream_rq_4xx"] == 2

@@ -462,7 +462,7 @@ async def test_operations_of_all_levels(tmp_path: Path, reverse: bool) -> None:
         answer = await proxy.get("/w1?q", b"x-rm: 1\r\nx-set: c\r\nx-envoy-attempt-count: 9\r\n")
     (request,) = origin.seen
     assert request.startswith(b"GET /new1?q HTTP/1.1\r\n")
-    assert orders(request, b"x-order") == (expected[::-1] if reverse else expected)
+    assert orders(request, b"x-order") == (expected[:1] + expected[:0:-1] if reverse else expected)
     assert orders(request, b"x-set") == [b"r"]
     assert field(request, b"x-rm") is None
     assert field(request, b"x-empty") is None
@@ -472,7 +472,7 @@ async def test_operations_of_all_levels(tmp_path: Path, reverse: bool) -> None:
     assert field(request, b"x-envoy-attempt-count") == b"1"
     head = answer.partition(b"\r\n\r\n")[0]
     own = [b"cluster", b"route", b"vhost", b"config"]
-    assert orders(head, b"x-rorder") == (own[::-1] if reverse else own)
+    assert orders(head, b"x-rorder") == (own[:1] + own[:0:-1] if reverse else own)
     assert orders(head, b"server") == [b"envoy"]
     assert orders(head, b"date") == [b"never"]
     assert orders(head, b"x-envoy-attempt-count") == [b"1"]

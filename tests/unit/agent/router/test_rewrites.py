@@ -78,4 +78,5 @@ def test_no_rewrite() -> None:
 def test_redirects(action: Redirect, authority: bytes, target: bytes, expected: bytes) -> None:
     match = RouteMatch(path_kind=PathKind.PREFIX, path="/redir")
     head = RequestHead(b"GET", target, authority, Headers())
+    head.scheme = b"http"
     assert redirect_location(action, path_rewrite(match, action), head) == expected

@@ -144,11 +144,14 @@ async def test_another_outlier_detection_starts_the_counts_anew() -> None:
 
 
 async def test_answers_are_counted_by_status() -> None:
+    """Those of a host by whether it did well; by status only those that a client gets, which the exchange knows."""
     under_test = ClusterUnderTest([endpoint(1)])
+    host = named(under_test, 1)
     for status in (200, 200, 503):
-        under_test.cluster.on_status(named(under_test, 1), status)
+        under_test.cluster.on_status(host, status)
     under_test.cluster.on_local_answer(503)
-    assert under_test.cluster.stats.codes == {200: 2, 503: 2}
+    assert (host.successes, host.errors) == (2, 1)
+    assert under_test.cluster.stats.codes == {503: 1}
 
 
 async def test_host_rows_are_increases_and_present_numbers() -> None:
