@@ -147,7 +147,7 @@ class Bench:
 
     # --- changes
 
-    def _manifest(self, kind: str) -> tuple[str, str]:
+    def manifest(self, kind: str) -> tuple[str, str]:
         """The next change of a kind and the bytes by which it is known."""
         self._marks += 1
         if kind == "endpoint":
@@ -161,13 +161,13 @@ class Bench:
 
     def change(self, clients: Clients, kind: str, streams: int) -> Row:
         """Apply the next change and wait until `streams` have seen it."""
-        manifest, marker = self._manifest(kind)
+        manifest, marker = self.manifest(kind)
         clients.tell(f"expect {marker} {streams}", "expecting")
         cpu, begun = self.cpu_s(), time.time()
         revision = self.mesh.apply(manifest)
         stored = time.time()
         seen = clients.read("delivered")
-        self.mesh.wait_revision(revision)
+        self.mesh.rest("GET", f"/mesh/v1/revisions/{revision}?wait=30s")
         time.sleep(0.2)  # the ACKs cost the server too
         return {
             "stored_ms": (stored - begun) * 1000,
@@ -192,7 +192,7 @@ class Bench:
         """From the POST of a policy to the answer that all have acknowledged it."""
         times = []
         for _ in range(posts):
-            manifest, _ = self._manifest("route")
+            manifest, _ = self.manifest("route")
             times.append(self._post_and_wait(manifest)["ms"])
         clients.tell("counts", "counts")
         times.sort()
@@ -239,7 +239,7 @@ class Bench:
     def reconnect(self, clients: Clients, streams: int) -> Row:
         """All streams end and come back at once with unchanged versions."""
         cpu = self.cpu_s()
-        return self._came_back("mass reconnect", clients.tell("reconnect", "connected"), streams, cpu)
+        return self.came("mass reconnect", clients.tell("reconnect", "connected"), streams, cpu)
 
     def cold_start(self, clients: Clients, streams: int) -> Row:
         """kill -9, a start on the same store and ports, and all streams come back."""
@@ -249,10 +249,11 @@ class Bench:
         begun = time.time()
         self.process = self._start()
         ready_s = time.time() - begun
-        row = self._came_back("cold start", clients.read("connected"), streams, 0.0, begun)
+        row = self.came("cold start", clients.read("connected"), streams, 0.0, begun)
         return {**row, "ready_s": round(ready_s, 2)}
 
-    def _came_back(self, what: str, told: Row, streams: int, cpu: float, begun: float | None = None) -> Row:
+    def came(self, what: str, told: Row, streams: int, cpu: float, begun: float | None = None) -> Row:
+        """All streams have come. `begun`: when, unless the clients began it."""
         self.settle()
         row = {
             "event": what,
@@ -314,12 +315,10 @@ def measure_main(run: Run, options: argparse.Namespace) -> Row:
     """Everything at the main size."""
     streams, rounds = options.streams, options.rounds
     with run.mesh(options.services) as bench:
-        empty_mib = bench.memory_mib()
+        empty_mib, cpu = bench.memory_mib(), bench.cpu_s()
         clients = bench.clients(streams)
-        bench.settle()
-        found: Row = {"memory_kib": round((bench.memory_mib() - empty_mib) * 1024 / streams, 1)}
-        told = clients.connected
-        found["connect"] = {"seconds": told["last"] - told["began"], "bytes_per_stream": told["bytes"] / streams}
+        found: Row = {"connect": bench.came("first connect", clients.connected, streams, cpu)}
+        found["memory_kib"] = round((bench.memory_mib() - empty_mib) * 1024 / streams, 1)
         found["changes"] = [bench.changes(clients, kind, streams, rounds) for kind in ("endpoint", "route")]
         found["acknowledged"] = bench.acknowledged(clients, streams, options.posts)
         found["whole"] = bench.whole(clients, streams, 3)
@@ -327,6 +326,7 @@ def measure_main(run: Run, options: argparse.Namespace) -> Row:
         found["memory_later_kib"] = round((bench.memory_mib() - empty_mib) * 1024 / streams, 1)
         found["cold_start"] = bench.cold_start(clients, streams)
         bench.end(clients)
+        bench.mesh.apply(bench.manifest("private endpoint")[0])
         clients = bench.clients(min(streams, 200), mixed=True)
         bench.settle()
         found["interest"] = bench.changes(clients, "private endpoint", min(streams, 200) // 2, 3)

@@ -86,11 +86,13 @@ class Stream:
         self._knows = False  # all that its group knows
         self._seen: Expectation | None = None
         self._lost = asyncio.Event()
+        self._progress = asyncio.Event()  # complete, or lost
 
     async def dial(self) -> None:
         """Connect, with back-off, and send the first requests."""
         loop = asyncio.get_running_loop()
         self._lost.clear()
+        self._progress.clear()
         self._awaited = set(WILDCARDS)
         for attempt in range(400):
             try:
@@ -124,8 +126,24 @@ class Stream:
 
     def _on_end(self, reason: str) -> None:
         self._lost.set()
-        if not self._fleet.expects_loss:
+        self._progress.set()
+        if self._knows and not self._awaited and not self._fleet.expects_loss:
             say(event="lost", stream=self._number, reason=reason)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._knows and not self._awaited
+
+    async def complete_or_lost(self) -> None:
+        """Until it is up to date, or was refused: the server admits so many at a time."""
+        await self._progress.wait()
+        if not self.is_complete:
+            self._fleet.retries += 1
+            await asyncio.sleep(0.5 + random.random())
+
+    def begin(self) -> None:
+        """A new life: nothing is up to date any more."""
+        self._awaited = set(WILDCARDS)
 
     async def lost(self) -> None:
         await self._lost.wait()
@@ -147,8 +165,7 @@ class Stream:
         assert self._wire is not None
         self._wire.send(ack.SerializeToString())
         known = self._listeners if url == type_url.LISTENER else group.versions.setdefault(url, {})
-        for resource in response.resources:
-            known[resource.name] = resource.version
+        known.update((item.name, item.version) for item in response.resources)
         for name in response.removed_resources:
             known.pop(name, None)
         if not self._knows:
@@ -160,7 +177,7 @@ class Stream:
     def _follow(self, response: discovery_pb2.DeltaDiscoveryResponse) -> None:
         """The first time: ask for the endpoints of the clusters."""
         if response.type_url == type_url.CLUSTER and response.resources:
-            names = {resource.name for resource in response.resources}
+            names = {item.name for item in response.resources}
             self._asked = True
             self._awaited.add(type_url.CLUSTER_LOAD_ASSIGNMENT)
             self._missing_endpoints |= names
@@ -170,7 +187,7 @@ class Stream:
             assert self._wire is not None
             self._wire.send(subscribe.SerializeToString())
         elif response.type_url == type_url.CLUSTER_LOAD_ASSIGNMENT:
-            self._missing_endpoints.difference_update(resource.name for resource in response.resources)
+            self._missing_endpoints.difference_update(item.name for item in response.resources)
             if self._missing_endpoints:
                 self._awaited.add("endpoints")
             else:
@@ -179,6 +196,7 @@ class Stream:
     def _look(self) -> None:
         if not self._awaited and (self._knows or self._asked):
             self._knows, self._missing_endpoints = True, set()
+            self._progress.set()
             self._fleet.completed()
 
 
@@ -194,7 +212,7 @@ class Fleet:
         self._streams = [Stream(self, groups[number % len(groups)], number) for number in range(streams)]
         self.expectation: Expectation | None = None
         self.expects_loss = False
-        self._complete = 0
+        self._complete = self.retries = 0
         self._all_complete = asyncio.Event()
 
     def completed(self) -> None:
@@ -204,8 +222,10 @@ class Fleet:
 
     async def connect(self, *, lost: bool = False) -> dict[str, Any]:
         """Dial with every stream and wait until each has its answers. `lost`: first until it has lost its server."""
-        self._complete = 0
+        self._complete = self.retries = 0
         self._all_complete.clear()
+        for stream in self._streams:
+            stream.begin()
         for group in (self.own, self.others):
             group.forget_requests()
         self.counts()
@@ -214,14 +234,16 @@ class Fleet:
         async def one(stream: Stream) -> None:
             if lost:
                 await stream.lost()
-            async with turns:
-                await stream.dial()
+            while not stream.is_complete:
+                async with turns:
+                    await stream.dial()
+                await stream.complete_or_lost()
 
         begun = time.time()
         async with asyncio.timeout(_WAIT_S):
             await asyncio.gather(*(one(stream) for stream in self._streams))
             await self._all_complete.wait()
-        return {"began": begun, "last": time.time(), **self.counts()}
+        return {"began": begun, "last": time.time(), "retries": self.retries, **self.counts()}
 
     async def reconnect(self) -> dict[str, Any]:
         for stream in self._streams:

@@ -87,7 +87,7 @@ class GrpcStream(asyncio.Protocol):
             self._write(b"".join(out))
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     # --- asyncio.Protocol

@@ -34,12 +34,13 @@ from controlplane.api.view import Dependencies
 from controlplane.ca.service import CertificateAuthority, open_authority
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.channel import server_options
 from controlplane.discovery.client_status import ClientStatuses
 from controlplane.discovery.csds import ClientStatusService, everyone, of_api
 from controlplane.discovery.lrs import LoadReportingService
 from controlplane.discovery.metrics import DiscoveryMetrics
 from controlplane.discovery.reports import ReportsService
-from controlplane.discovery.server import Collaborators, DiscoveryService, server_options
+from controlplane.discovery.server import Collaborators, DiscoveryService
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.traffic import TrafficTable

@@ -109,12 +109,7 @@ class Revisions:
         ledger = self._view.ledger()
         until = self._clock.monotonic() + wait_s
         while True:
-            seen = ledger.fingerprint()
-            found = state_json.revision_json(ledger.revision_status(revision), ledger.published)
-            if found["settled"]:
-                return found
-            while ledger.fingerprint() == seen:
-                left = until - self._clock.monotonic()
-                if left <= 0:
-                    return found
-                await asyncio.sleep(min(_LOOK_S, left))
+            left = until - self._clock.monotonic()
+            if left <= 0 or ledger.settled(revision):
+                return state_json.revision_json(ledger.revision_status(revision), ledger.published)
+            await asyncio.sleep(min(_LOOK_S, left))

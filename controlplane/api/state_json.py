@@ -20,6 +20,7 @@ from controlplane.distribution.traffic import Traffic
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.services import Service
 from controlplane.model.views import Endpoint, ServiceView
+from controlplane.policy.secret import HIDDEN
 from controlplane.registry.instances import Ejection, Node
 from controlplane.store.applies import ApplyRecord
 from mesh.identity.spiffe import node_id, workload_id
@@ -235,8 +236,15 @@ def resource_json(resource: Resource) -> Json:
         "name": resource.name,
         "version": resource.version,
         "sources": [{"object": str(item.ref), "generation": item.generation} for item in resource.sources],
-        "resource": MessageToDict(message, preserving_proto_field_name=True),
+        "resource": _without_keys(MessageToDict(message, preserving_proto_field_name=True)),
     }
+
+
+def _without_keys(value: Any) -> Any:
+    """Private keys are for the proxies alone."""
+    if isinstance(value, dict):
+        return {key: HIDDEN if key == "private_key" else _without_keys(part) for key, part in value.items()}
+    return [_without_keys(part) for part in value] if isinstance(value, list) else value
 
 
 def traffic_json(item: Traffic) -> Json:

@@ -27,7 +27,8 @@ from controlplane.distribution.ledger import Connection, DistributionLedger
 from controlplane.distribution.stream_sync import StreamSync, TypeSync
 from controlplane.snapshot.view import View
 from mesh.vocabulary import Dialect
-from mesh.xds.type_url import PUSH_ORDER
+from mesh.xds.names import USER_SECRETS
+from mesh.xds.type_url import PUSH_ORDER, SECRET
 
 MAX_ASKED_AT_ONCE = 64
 Entry = ClientConfig.GenericXdsConfig
@@ -97,9 +98,14 @@ def _entries(url: str, sync: TypeSync, view: View | None, *, contents: bool) -> 
         resource = view.get(url, name) if view is not None else None
         if resource is not None and entry.config_status == ConfigStatus.SYNCED:
             entry.version_info = resource.version
-        if contents and resource is not None:
+        if contents and resource is not None and not _is_private(url, name):
             entry.xds_config.CopyFrom(AnyMessage.FromString(resource.any_bytes))
         yield entry
+
+
+def _is_private(url: str, name: str) -> bool:
+    """The user's keys go to the proxies that are given them, and to nobody else."""
+    return url == SECRET and name.startswith(USER_SECRETS)
 
 
 def _config_status(sync: TypeSync, sent: Mapping[str, Resource | None], name: str) -> "ConfigStatus.ValueType":

@@ -23,10 +23,12 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from controlplane.compiler.types import Resource
 from controlplane.discovery.nack import named_in
-from controlplane.discovery.session import Response, Session, split
+from controlplane.discovery.response import Response, split
+from controlplane.discovery.session import Session
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import Sent, Span
-from mesh.xds.type_url import CLUSTER, SHORT_NAMES, WILDCARD_TYPES
+from controlplane.model.layered import names_of, versions_of
+from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SHORT_NAMES, WILDCARD_TYPES
 
 
 class DeltaSession(Session):
@@ -40,12 +42,36 @@ class DeltaSession(Session):
         subscription = self.subscriptions.get(type_url)
         if subscription is None:
             subscription = self.subscriptions[type_url] = Subscription()
+            if request.initial_resource_versions:
+                self._awaits_clusters(now)
             self._begin(type_url, subscription, request)
+            if type_url == CLUSTER_LOAD_ASSIGNMENT:
+                self._owed = set()  # from now on they follow their clusters
         else:
             self._answered(type_url, subscription, request)
             self._subscribe(type_url, subscription, request.resource_names_subscribe)
         self._unsubscribe(type_url, subscription, request.resource_names_unsubscribe)
+        self._share(type_url, subscription)
         return self._flush(now)
+
+    def _share(self, type_url: str, subscription: Subscription) -> None:
+        """When all is said about the type: keep what this stream has as the difference to what its scope has."""
+        sync = self.sync.of(type_url)
+        if subscription.due or sync.outstanding or sync.held or sync.rejected:
+            return
+        base = self.view.shared.resources.get(type_url)
+        if base is not None and subscription.sent.base is not base:
+            subscription.share(base)
+            if subscription.sent.base is base:
+                sync.accepted.rebase(names_of(base))
+
+    def _waits_for(
+        self, type_url: str, subscription: Subscription, name: str, desired: Resource | None, now: float
+    ) -> str:
+        leaves = type_url == CLUSTER_LOAD_ASSIGNMENT and name in subscription.sent and not self._has_assignment(name)
+        if leaves and self._clusters_until is not None:
+            return "clusters"
+        return super()._waits_for(type_url, subscription, name, desired, now)
 
     def _answered(self, type_url: str, subscription: Subscription, request: DeltaDiscoveryRequest) -> None:
         nonce = request.response_nonce
@@ -63,6 +89,8 @@ class DeltaSession(Session):
         asked = set(request.resource_names_subscribe)
         subscription.wildcard = "*" in asked or (not asked and type_url in WILDCARD_TYPES)
         subscription.names = asked - {"*"}
+        if self._adopt_whole(type_url, subscription, request.initial_resource_versions):
+            return
         self._adopt(type_url, subscription, request.initial_resource_versions)
         span = self._new_span(subscription)
         names = set(self.view.names(type_url)) if subscription.wildcard else set()
@@ -72,8 +100,27 @@ class DeltaSession(Session):
                 subscription.force(name, span)  # asked for and does not exist: say so (rule 15)
             subscription.mark(name, desired, span)
 
+    def _adopt_whole(self, type_url: str, subscription: Subscription, versions: Mapping[str, str]) -> bool:
+        """The usual case of a fleet that comes back: the client has exactly what it shall have."""
+        base = self.view.shared.resources.get(type_url)
+        warming = type_url == CLUSTER_LOAD_ASSIGNMENT and (bool(self._owed) or self._clusters_until is not None)
+        if base is None or not versions or self._ttl or warming:
+            return False
+        own = self.view.own.resources.get(type_url, {})
+        wanted = {**versions_of(base), **{name: resource.version for name, resource in own.items()}}
+        if dict(versions) != wanted or not (subscription.wildcard or subscription.names == wanted.keys()):
+            return False
+        self._resumed |= type_url == CLUSTER
+        subscription.share(base)
+        subscription.sent.holds_all(base, own)
+        sync = self.sync.of(type_url)
+        sync.accepted.holds_all(names_of(base), own)
+        sync.changes += 1
+        return True
+
     def _adopt(self, type_url: str, subscription: Subscription, versions: Mapping[str, str]) -> None:
         """Take over what the client has from an earlier stream. This is its cache, not a subscription (rule 13)."""
+        self.sync.of(type_url).changes += 1
         accepted = self.sync.of(type_url).accepted
         self._resumed |= type_url == CLUSTER and bool(versions)
         for name, version in versions.items():
@@ -87,6 +134,12 @@ class DeltaSession(Session):
             if self._ttl and same and name in subscription.mortal:
                 self._beats[type_url] = 0.0  # nobody knows how much of it is left
             subscription.mark(name, desired, self._new_span(subscription))
+            if type_url == CLUSTER_LOAD_ASSIGNMENT and subscription.wants(name) and self._may_warm(name):
+                subscription.force(name, self._new_span(subscription))  # rule 18, though the client has it
+
+    def _may_warm(self, name: str) -> bool:
+        """Its cluster was sent on this stream, or the client was warming some when the stream before ended."""
+        return name in self._owed or (self._clusters_until is not None and self._has_assignment(name))
 
     def _subscribe(self, type_url: str, subscription: Subscription, names: Iterable[str]) -> None:
         span = self._new_span(subscription)

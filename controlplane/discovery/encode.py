@@ -12,7 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from controlplane.compiler.resources import duration
 from controlplane.compiler.types import Resource
-from controlplane.discovery.session import Response
+from controlplane.discovery.response import Response
 
 _NOT_FOUND = 5  # of google.rpc.Code
 _WRAPPER = b"type.googleapis.com/envoy.service.discovery.v3.Resource"

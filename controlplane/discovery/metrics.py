@@ -1,10 +1,36 @@
 """Counters of the xDS server, named as pilot's where pilot has them (control-plane.md 3)."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from mesh.xds.type_url import SHORT_NAMES
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Durations(Collector):
+    """A histogram that costs a tenth of the client library's: three are written for each response of each stream."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What a scrape is told."""
+        bounds = [*(str(float(bound)) for bound in _SECONDS), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class DiscoveryMetrics:
@@ -22,21 +48,19 @@ class DiscoveryMetrics:
             "gossamer_xds_aged_streams", "Streams ended for their age, so that replicas rebalance.", registry=registry
         )
         self.slow = Counter("gossamer_xds_slow_streams", "Streams cut off: they did not read.", registry=registry)
-        self.send_time = Histogram(
-            "pilot_xds_send_time", "Seconds to hand one response to the transport.", buckets=_SECONDS, registry=registry
-        )
-        self.queue_time = Histogram(
-            "pilot_proxy_queue_time", "Seconds a view waited for its stream.", buckets=_SECONDS, registry=registry
-        )
-        self.convergence_time = Histogram(
+        self._pushes = {url: self.pushes.labels(name.lower()) for url, name in SHORT_NAMES.items()}
+        self.send_time = Durations(
+            "pilot_xds_send_time", "Seconds to hand one response to the transport.", registry
+        )  # fmt: skip
+        self.queue_time = Durations("pilot_proxy_queue_time", "Seconds a view waited for its stream.", registry)
+        self.convergence_time = Durations(
             "pilot_proxy_convergence_time",
             "Seconds from a published change to its last response on a stream.",
-            buckets=_SECONDS,
-            registry=registry,
+            registry,
         )
 
     def pushed(self, type_url: str) -> None:
-        self.pushes.labels(SHORT_NAMES[type_url].lower()).inc()
+        self._pushes[type_url].inc()
 
     def rejected(self, type_url: str) -> None:
         self.rejects.labels(SHORT_NAMES.get(type_url, "other").lower()).inc()

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -41,40 +41,22 @@ from mesh.clock import Clock
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import bind, get_logger
 from mesh.tasks import cancel_and_wait, spawn
+from mesh.vocabulary import Dialect
 from mesh.xds.type_url import SHORT_NAMES
 
 _log = get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 FIRST_REQUEST_S = 30.0
+# So many streams at once get their first state, each for so long at most: a fleet that comes at once is served one
+# after the other, instead of all of it so slowly that streams are cut off.
+_BEGIN_AT_ONCE = 32
+_BEGIN_S = 2.0
+_BEGIN_WAIT_S = 30.0
 
-# C-core refuses by the thousands when a whole fleet reconnects at once, unless told otherwise (libraries.md E).
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.server.max_pending_requests", 100_000),
-    ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    ("grpc.max_send_message_length", -1),
-    # A dead peer is noticed within 30 s, as its instances are by their lease.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
-)
-
-# Of a stream's age limit: the connection is told to take no new streams (GOAWAY; C-core spreads it by 10 %) before the
-# stream ends, so that the next one makes a new connection, which a load balancer may give to another replica.
-_CONNECTION_SHARE = 0.8
 _AGE_SPREAD = 0.1  # streams that began together do not end together
 
 Context = grpc.aio.ServicerContext[Any, bytes]
-
-
-def server_options(max_stream_age_s: float = 0.0) -> tuple[tuple[str, int], ...]:
-    """The options of a server that serves ADS. A connection's other streams may stay on it as long as they like."""
-    if not max_stream_age_s:
-        return SERVER_OPTIONS
-    return (*SERVER_OPTIONS, ("grpc.max_connection_age_ms", int(max_stream_age_s * _CONNECTION_SHARE * 1000)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +79,20 @@ class Collaborators:
     rng: Callable[[], float] = random.random
 
 
+class _Turn:
+    """A stream's place among those that begin; given back once."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self._turns: asyncio.Semaphore | None = turns
+        self._timer = asyncio.get_running_loop().call_later(_BEGIN_S, self.give_back)
+
+    def give_back(self) -> None:
+        if self._turns is not None:
+            self._turns.release()
+            self._turns = None
+            self._timer.cancel()
+
+
 class DiscoveryService:
     """ADS for all ports of the process."""
 
@@ -107,6 +103,7 @@ class DiscoveryService:
         self._streams: dict[int, Stream] = {}
         self._numbers = itertools.count(1)
         self._opened = asyncio.Event()
+        self._turns = asyncio.Semaphore(_BEGIN_AT_ONCE)
         self._control_plane = ControlPlane(identifier=parts.replica).SerializeToString()
 
     def handler(self, *, authenticated: bool) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -159,11 +156,16 @@ class DiscoveryService:
             proxy = self._identify(first, context, delta=delta, authenticated=authenticated)
             await self._admit()
             workloads = await self._workloads(proxy, authenticated=authenticated)
+            proxy = await self._entitled(proxy, authenticated=authenticated)
+            turn = await self._turn()
         except MeshError as error:
             self._parts.metrics.refused.labels(error.code.value).inc()
             _log.warning("xds stream refused", node=first.node.id[:64], peer=context.peer(), reason=str(error))
             await context.abort(_STATUS.get(error.code, grpc.StatusCode.UNKNOWN), str(error))
-        await self._run(proxy, workloads, first, read, context)
+        try:
+            await self._run(proxy, workloads, first, read, context, turn)
+        finally:
+            turn.give_back()
 
     def _identify(self, first: Request, context: Context, *, delta: bool, authenticated: bool) -> Proxy:
         try:
@@ -191,6 +193,16 @@ class DiscoveryService:
         await asyncio.sleep(wait_s)
         await self._opened.wait()  # bounded: the gate opens `registration_wait_s` after the start at the latest
 
+    async def _turn(self) -> _Turn:
+        try:
+            async with asyncio.timeout(_BEGIN_WAIT_S):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise MeshError(
+                ErrorCode.UNAVAILABLE, "too many new streams at once", hint="try again with back-off"
+            ) from error
+        return _Turn(self._turns)
+
     async def _workloads(self, proxy: Proxy, *, authenticated: bool) -> tuple[Instance, ...]:
         """What a bare Envoy names in its node metadata, as far as its node may run it."""
         if not proxy.workloads or not authenticated:
@@ -200,13 +212,21 @@ class DiscoveryService:
             _log.warning("a workload of the node's metadata was refused", reason=problem)
         return tuple(allowed)
 
+    async def _entitled(self, proxy: Proxy, *, authenticated: bool) -> Proxy:
+        """With the right to the Secrets of its namespace: an Envoy on mTLS whose grant has the namespace it names."""
+        if not authenticated or proxy.dialect is not Dialect.ENVOY:
+            return proxy
+        grant = await grant_of(self._parts.store, proxy.id)
+        entitled = grant is not None and grant.permits_workload(proxy.namespace, proxy.service_account)
+        return replace(proxy, secrets=entitled)
+
     async def _run(
-        self, proxy: Proxy, workloads: tuple[Instance, ...], first: Request, read: Read, context: Context
+        self, proxy: Proxy, workloads: tuple[Instance, ...], first: Request, read: Read, context: Context, turn: _Turn
     ) -> None:
         parts = self._parts
         number = next(self._numbers)
         bind(node=proxy.id, stream=number)
-        stream = self._connect(number, proxy, context)
+        stream = self._connect(number, proxy, context, turn)
         presence = self._register_workloads(proxy, workloads)
         cut_off = False
         try:
@@ -221,7 +241,7 @@ class DiscoveryService:
             # The status goes behind the response that stands on the wire: this takes as long as the client does.
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "responses were not read in time; reconnect")
 
-    def _connect(self, number: int, proxy: Proxy, context: Context) -> Stream:
+    def _connect(self, number: int, proxy: Proxy, context: Context, turn: _Turn) -> Stream:
         parts = self._parts
         view = parts.cache.connect(number, proxy)
         connection = Connection(
@@ -244,6 +264,7 @@ class DiscoveryService:
             control_plane=self._control_plane,
             send_timeout_s=parts.send_timeout_s,
             on_nack=lambda type_url, message, refused: self._refused(proxy, type_url, message, refused),
+            on_rest=turn.give_back,
             max_age_s=parts.max_stream_age_s * (1 + _AGE_SPREAD * (2 * parts.rng() - 1)),
         )
         parts.metrics.connected.labels(proxy.dialect.value).inc()

@@ -17,6 +17,8 @@ One change travels through a stream that subscribes to all clusters so:
         be it an ACK or a NACK: absence of a listener is worse than one that its client refuses.
     cluster removal: HELD until no referrer is due or unanswered or refused, at most `REMOVAL_HOLD_S`;
         its ClusterLoadAssignment stays as long.
+    A client that brings what it has from an earlier stream: an Envoy that was warming a cluster asks for clusters last.
+        Until then, at most `RESUME_CLUSTERS_S`, it gets no routes, and no endpoints are taken from it.
     Streams that name their clusters (gRPC) learn them from routes and make before break themselves: nothing is held.
 
 Invariants: what is held stays `due`; each `flush` decides again. After a NACK the refused version counts as sent, so
@@ -25,11 +27,12 @@ Invariants: what is held stays `due`; each `flush` decides again. After a NACK t
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from controlplane.compiler.types import Resource
+from controlplane.discovery.response import Response
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import Held, Rejection, Sent, Span, StreamSync
+from controlplane.model.layered import names_of
 from controlplane.snapshot.diff import ChangedNames
 from controlplane.snapshot.references import (
     REFERRERS,
@@ -42,29 +45,10 @@ from controlplane.snapshot.view import View
 from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, PUSH_ORDER, SECRET
 
 REMOVAL_HOLD_S = 30.0  # decision 20: only removals have a limit
-# A quarter of gRPC's default limit of 4 MiB for what a client receives: responses that can be split are.
-MAX_RESPONSE_BYTES = 1024 * 1024
+RESUME_CLUSTERS_S = 5.0
 # So often within the shortest TTL of a type it is renewed: one lost heartbeat ends nothing.
 HEARTBEATS_PER_TTL = 3
 _MAX_UNANSWERED = 8  # then no heartbeat is added: the client does not read
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response to send.
-
-    `removed` is empty in SotW, where `missing` says which of the names that were asked for do not exist. `ttl`: the
-    client understands TTLs; `heartbeat`: it only renews them, without bodies.
-    """
-
-    type_url: str
-    nonce: str
-    version: str
-    resources: tuple[Resource, ...]
-    removed: tuple[str, ...] = ()
-    ttl: bool = False
-    heartbeat: bool = False
-    missing: tuple[str, ...] = ()
 
 
 class Session(ABC):
@@ -82,13 +66,19 @@ class Session(ABC):
         self._recent = Span(0, view.revision)  # of the view's last change
         self._held_since: dict[str, float] = {}  # cluster removals
         self._beats: dict[str, float] = {}  # type: when its TTLs are renewed
+        self._owed: set[str] = set()  # EDS names of clusters that were sent before any endpoints were asked for
         self._draining: set[str] = set()  # EDS names of clusters whose removal is held
+        self._clusters_until: float | None = None  # what waits for the request for clusters
+        self._usable: frozenset[str] = frozenset()  # clusters that need no look
+        self._blocked: dict[Resource, tuple[str, str]] = {}  # referrer -> what it was last held for, and that cluster
+        self._looked: dict[str, tuple[object, ...]] = {}  # type -> state in which all that is due of it was held
         self._resumed = False  # the client brought clusters from an earlier stream, so it has routes too
 
     def on_view(self, view: View, changed: ChangedNames, now: float) -> list[Response]:
         """A new view. `changed`: every name that differs from the present one. `now`: monotonic seconds."""
         self._recent = self.sync.take_queued(Span(self.view.revision, view.revision))
         self.view = view
+        self._blocked.clear()
         for type_url, names in changed.items():
             subscription = self.subscriptions.get(type_url)
             if subscription is not None:
@@ -104,6 +94,8 @@ class Session(ABC):
     def deadline(self) -> float | None:
         """When a held removal must go or a TTL must be renewed, or None."""
         times = list(self._beats.values())
+        if self._clusters_until is not None:
+            times.append(self._clusters_until)
         if self._held_since:
             times.append(min(self._held_since.values()) + REMOVAL_HOLD_S)
         return min(times, default=None)
@@ -138,14 +130,32 @@ class Session(ABC):
             self._plan_heartbeats(now)
         return responses
 
-    def _prepare(self, now: float) -> None:  # noqa: B027 - one of the two protocols needs it
+    def _awaits_clusters(self, now: float) -> None:
+        """A type that is not CDS begins, and the client brings what it has of it."""
+        if CLUSTER not in self.subscriptions:
+            self._clusters_until = self._clusters_until or now + RESUME_CLUSTERS_S
+
+    def _prepare(self, now: float) -> None:
         """What has to be known before anything is decided."""
+        if CLUSTER in self.subscriptions or (self._clusters_until is not None and now >= self._clusters_until):
+            self._clusters_until = None
 
     def _is_open_question(self, type_url: str, subscription: Subscription) -> bool:
         # What was held and is no longer due (the view went back) must leave the ledger too.
-        return bool(subscription.due or self.sync.of(type_url).held) or not subscription.answered
+        sync = self.sync.types.get(type_url)
+        held = sync.held if sync is not None else None
+        if held and type_url in REFERRERS and self._looked.get(type_url) == self._state(subscription):
+            return False  # nothing has happened since that could release one
+        return bool(subscription.due or held) or not subscription.answered
+
+    def _state(self, subscription: Subscription) -> tuple[object, ...]:
+        """Equal as long as what referrers wait for is the same."""
+        waited = (self.sync.types.get(url) for url in (CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET))
+        changes = tuple((sync.changes, len(sync.accepted)) for sync in waited if sync is not None)
+        return self.view, self._clusters_until, CLUSTER in self.subscriptions, subscription.changes, changes
 
     def _ready(self, type_url: str, subscription: Subscription, now: float) -> dict[str, Resource | None]:
+        self._usable = self._usable_clusters() if type_url in REFERRERS else frozenset()
         ready: dict[str, Resource | None] = {}
         held: dict[str, Held] = {}
         for name, span in subscription.due.items():
@@ -156,6 +166,10 @@ class Session(ABC):
             else:
                 ready[name] = desired
         self.sync.of(type_url).held = held
+        if held and not ready and type_url in REFERRERS:
+            self._looked[type_url] = self._state(subscription)
+        else:
+            self._looked.pop(type_url, None)
         if type_url == CLUSTER:
             self._note_held_removals(subscription, held, now)
         return ready
@@ -164,6 +178,8 @@ class Session(ABC):
         self, type_url: str, subscription: Subscription, name: str, desired: Resource | None, now: float
     ) -> str:
         """What must happen before `name` may go, or nothing."""
+        if self._clusters_until is not None and desired is not None and clusters_named(desired):
+            return "clusters"
         if type_url in REFERRERS and desired is not None:
             return self._waits_for_clusters(desired)
         if type_url == CLUSTER and desired is None and subscription.wildcard and name in subscription.sent:
@@ -187,9 +203,35 @@ class Session(ABC):
         clusters = self.subscriptions.get(CLUSTER)
         if clusters is None or not clusters.wildcard:
             return ""
+        if self._usable and clusters_named(referrer) <= self._usable:
+            self._blocked = {}
+            return ""
         patient = referrer.type_url != LISTENER
-        reasons = (self._not_usable(cluster, patient=patient) for cluster in clusters_named(referrer))
-        return min((reason for reason in reasons if reason), default="")
+        known = self._blocked.get(referrer)
+        if known is not None and self._not_usable(known[1], patient=patient) == known[0]:
+            return known[0]
+        reasons = ((self._not_usable(cluster, patient=patient), cluster) for cluster in clusters_named(referrer))
+        found = min((reason for reason in reasons if reason[0]), default=None)
+        if found is None:
+            self._blocked.pop(referrer, None)
+            self._blocked = self._blocked or {}  # an empty one is as large as it ever was
+            return ""
+        self._blocked[referrer] = found
+        return found[0]
+
+    def _usable_clusters(self) -> frozenset[str]:
+        """The clusters of the scope when all of them and their assignments are accepted, as they mostly are."""
+        clusters, endpoints = (self.view.shared.resources.get(url) for url in (CLUSTER, CLUSTER_LOAD_ASSIGNMENT))
+        if (
+            clusters is None
+            or endpoints is None
+            or any(self._is_open(SECRET, one, patient=True) for one in self.view.names(SECRET))
+        ):
+            return frozenset()
+        names = names_of(clusters)
+        accepted = (self.sync.types.get(url) for url in (CLUSTER, CLUSTER_LOAD_ASSIGNMENT))
+        all_accepted = all(sync is not None and sync.accepted.has_all(names) for sync in accepted)
+        return names if names is names_of(endpoints) and all_accepted else frozenset()
 
     def _not_usable(self, cluster: str, *, patient: bool) -> str:
         """Why the client cannot send to `cluster` yet. A cluster that is nowhere is no reason: it will not come."""
@@ -275,7 +317,9 @@ class Session(ABC):
                 continue
             if name in fresh_names:
                 accepted.discard(waits_for)
-            if endpoints is not None and waits_for in endpoints.names:
+            if endpoints is None:
+                self._owed.add(waits_for)
+            elif waits_for in endpoints.names:
                 endpoints.force(waits_for, span)
 
     # --- TTL
@@ -303,21 +347,6 @@ class Session(ABC):
     def _forget(self, type_url: str, subscription: Subscription, name: str) -> None:
         subscription.drop(name)
         self.sync.forget(type_url, name)
-
-
-def split(changed: Mapping[str, Resource | None]) -> Iterator[dict[str, Resource | None]]:
-    """Parts of at most MAX_RESPONSE_BYTES each (a larger resource stands alone); nothing for nothing."""
-    part: dict[str, Resource | None] = {}
-    size = 0
-    for name, resource in changed.items():
-        cost = len(name) + (len(resource.any_bytes) if resource is not None else 0)
-        if part and size + cost > MAX_RESPONSE_BYTES:
-            yield part
-            part, size = {}, 0
-        part[name] = resource
-        size += cost
-    if part:
-        yield part
 
 
 def _names(outstanding: Iterable[Sent]) -> Iterator[str]:

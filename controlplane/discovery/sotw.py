@@ -30,12 +30,11 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from controlplane.compiler.types import Resource
 from controlplane.discovery.nack import named_in
-from controlplane.discovery.session import Response, Session, split
+from controlplane.discovery.response import Response, split
+from controlplane.discovery.session import Session
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.snapshot.references import (
-    REFERRERS,
-    clusters_named,
     renamed_assignment,
     renamed_cluster,
     whole_service,
@@ -44,7 +43,6 @@ from controlplane.snapshot.view import View
 from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, FULL_STATE_TYPES, SHORT_NAMES
 
 RESUME_S = 1.0
-RESUME_CLUSTERS_S = 5.0
 
 
 class SotwSession(Session):
@@ -54,7 +52,6 @@ class SotwSession(Session):
         super().__init__(view, sync, ttl=ttl)
         self._names_until: float | None = None  # the first clusters wait for the names of endpoints
         self._stand_ins: dict[str, str] = {}  # name -> that of the service's own cluster
-        self._clusters_until: float | None = None  # routes wait for the request for clusters
         self._lend_at: float | None = None
         self._lent: set[str] = set()
 
@@ -79,13 +76,12 @@ class SotwSession(Session):
 
     def _begin_type(self, type_url: str, request: DiscoveryRequest, now: float) -> None:
         if type_url == CLUSTER:
-            self._clusters_until = None
             present = _version(resource for _, resource in self.view.items(CLUSTER))
             if request.version_info not in ("", present) and not request.resource_names:
                 self._resumed = True
                 self._names_until = now + RESUME_S
         elif request.version_info and CLUSTER not in self.subscriptions:
-            self._clusters_until = self._clusters_until or now + RESUME_CLUSTERS_S
+            self._awaits_clusters(now)
             if type_url == CLUSTER_LOAD_ASSIGNMENT:
                 self._note_stand_ins(request.resource_names, now)
 
@@ -106,8 +102,9 @@ class SotwSession(Session):
             self._lend_at = None
             if CLUSTER not in self.subscriptions or self.sync.of(CLUSTER).outstanding:
                 self._lend(self._stand_ins.keys() - self._lent)
-        if self._clusters_until is not None and now >= self._clusters_until:
-            self._clusters_until = None
+        waited = self._clusters_until is not None
+        super()._prepare(now)
+        if waited and self._clusters_until is None and CLUSTER not in self.subscriptions:
             self._lend(self._stand_ins)  # it has no clusters of ours: their endpoints are none again
 
     def _hold_stand_ins(self, clusters: Subscription) -> None:
@@ -144,8 +141,6 @@ class SotwSession(Session):
     ) -> str:
         if type_url == CLUSTER_LOAD_ASSIGNMENT and self._stands_in(name):
             return "" if name in self._lent else "removal of its cluster"
-        if self._clusters_until is not None and type_url in REFERRERS and desired and clusters_named(desired):
-            return "clusters"
         return super()._waits_for(type_url, subscription, name, desired, now)
 
     def _is_open_question(self, type_url: str, subscription: Subscription) -> bool:
@@ -155,7 +150,7 @@ class SotwSession(Session):
 
     @property
     def deadline(self) -> float | None:
-        times = (super().deadline, self._names_until, self._lend_at, self._clusters_until)
+        times = (super().deadline, self._names_until, self._lend_at)
         return min((time for time in times if time is not None), default=None)
 
     # --- requests and responses

@@ -22,7 +22,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from controlplane.discovery.delta import DeltaSession
 from controlplane.discovery.encode import delta_bytes, sotw_bytes
 from controlplane.discovery.metrics import DiscoveryMetrics
-from controlplane.discovery.session import Response
+from controlplane.discovery.response import Response
 from controlplane.discovery.sotw import SotwSession
 from controlplane.distribution.stream_sync import Rejection, Span
 from controlplane.snapshot.cache import Update
@@ -60,9 +60,10 @@ class Stream:
         control_plane: bytes,
         send_timeout_s: float,
         on_nack: Refused,
+        on_rest: Callable[[], None] | None = None,
         max_age_s: float = 0.0,
     ) -> None:
-        """`max_age_s` 0 = it may grow as old as it likes."""
+        """`on_rest`: called once, when the client has acknowledged its first state. `max_age_s` 0 = no limit."""
         self._session = session
         self._diffs = diffs
         self._clock = clock
@@ -71,12 +72,19 @@ class Stream:
         self._control_plane = control_plane
         self._send_timeout_s = send_timeout_s
         self._on_nack = on_nack
+        self._on_rest = on_rest
         self._old_at = clock.monotonic() + max_age_s if max_age_s else None
         self._outbox: deque[Response] = deque()
         self._newest: View | None = None
         self._offered_at = 0.0  # of the oldest view that the session has not taken
         self._taken_at: float | None = None  # of the change whose responses are in the outbox
         self._wake = asyncio.Event()
+        # One timer a stream, made anew only for an earlier time: it may ring for nothing, and then looks again.
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._writer: asyncio.Task[None] | None = None
+        self._write_until: float | None = None  # while a response is written
+        self._is_slow = False
         self._room = asyncio.Event()
         self._ended = False
 
@@ -95,11 +103,14 @@ class Stream:
 
     async def run(self, first: Request, read: Read, write: Write) -> None:
         """Serve until the client ends. Raises SlowReader."""
+        self._writer = asyncio.current_task()
         self._take_request(first)
         reader = spawn("xds reader", self._read(read))
         try:
             await self._write_all(write)
         finally:
+            self._cancel_alarm()
+            self._writer = None
             await cancel_and_wait(reader)
 
     async def _read(self, read: Read) -> None:
@@ -116,13 +127,20 @@ class Stream:
         session = self._session
         expired = session.expired_nonces
         responses = self._responses(request, self._clock.monotonic())
-        self._metrics.expired_nonces.inc(session.expired_nonces - expired)
+        if session.expired_nonces != expired:
+            self._metrics.expired_nonces.inc(session.expired_nonces - expired)
         if request.HasField("error_detail"):
             self._metrics.rejected(request.type_url)
             self._on_nack(request.type_url, request.error_detail.message, session.refused)
             session.refused = []
         self._outbox.extend(responses)
-        self._wake.set()
+        if responses:
+            self._wake.set()
+        elif self._on_rest is not None and session.sync.at_rest:
+            self._on_rest()
+            self._on_rest = None
+        if not responses and (deadline := session.deadline) is not None:
+            self._ring_at(deadline)
 
     def _responses(self, request: Request, now: float) -> list[Response]:
         match self._session, request:
@@ -147,11 +165,16 @@ class Stream:
     async def _write_one(self, write: Write, response: Response) -> None:
         begun = self._clock.monotonic()
         try:
-            async with asyncio.timeout(self._send_timeout_s):
-                await write(self._encode(response, self._control_plane))
-        except TimeoutError as error:
+            self._write_until = begun + self._send_timeout_s
+            self._ring_at(self._write_until)
+            await write(self._encode(response, self._control_plane))
+        except asyncio.CancelledError as error:
+            if not self._is_slow or self._uncancelled():
+                raise
             self._metrics.slow.inc()
             raise SlowReader from error
+        finally:
+            self._write_until = None
         now = self._clock.monotonic()
         self._metrics.pushed(response.type_url)
         self._metrics.send_time.observe(now - begun)
@@ -182,18 +205,42 @@ class Stream:
         self._wake.clear()
         if self._outbox or self._newest is not None or self._ended:
             return
-        try:
-            async with asyncio.timeout(self._sleep_s()):
-                await self._wake.wait()
-        except TimeoutError:
-            now, deadline = self._clock.monotonic(), self._session.deadline
-            if deadline is not None and deadline <= now:
-                self._outbox.extend(self._session.on_time(now))
-
-    def _sleep_s(self) -> float | None:
-        now, times = self._clock.monotonic(), []
         if (deadline := self._session.deadline) is not None:
-            times.append(deadline)
+            self._ring_at(deadline)
         if self._old_at is not None:
-            times.append(max(self._old_at, now + _LOOK_S))
-        return max(0.0, min(times) - now) if times else None
+            self._ring_at(max(self._old_at, self._clock.monotonic() + _LOOK_S))
+        await self._wake.wait()
+        now, deadline = self._clock.monotonic(), self._session.deadline
+        if deadline is not None and deadline <= now:
+            self._outbox.extend(self._session.on_time(now))
+
+    # --- the timer
+
+    def _ring_at(self, at: float) -> None:
+        if self._alarm is not None:
+            if self._alarm_at <= at:
+                return
+            self._alarm.cancel()
+        self._alarm_at = at
+        wait_s = max(0.0, at - self._clock.monotonic())
+        self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake.set()
+        until = self._write_until
+        if until is None or self._writer is None:
+            return
+        if self._clock.monotonic() >= until:
+            self._is_slow = True
+            self._writer.cancel()
+        else:
+            self._ring_at(until)
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _uncancelled(self) -> bool:
+        """Take our own cancellation back; says whether somebody else cancels too."""
+        return self._writer is not None and self._writer.uncancel() > 0

@@ -10,11 +10,13 @@ revisions are one span when they were merged. A stream is pending for R while an
 a queued view has R in its span. What no span holds, the proxy has at once.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controlplane.compiler.types import Resource, Source
+from controlplane.model.layered import LayeredSet
 
 
 class Span(NamedTuple):
@@ -68,12 +70,13 @@ class TypeSync:
     """One resource type on one stream."""
 
     outstanding: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
-    accepted: set[str] = field(default_factory=set)  # names that the client holds
+    accepted: LayeredSet = field(default_factory=LayeredSet)  # names that the client holds
     rejected: dict[str, Rejection] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     version: str = ""  # of the last acknowledged response
     revision: int = 0
     error: str = ""  # of the last NACK, until a later ACK
+    changes: int = 0  # grows with everything that may change what the client has accepted or refused
 
     def state(self) -> str:
         """`rejected`, `pending` or `synced`."""
@@ -81,8 +84,20 @@ class TypeSync:
             return "rejected"
         return "pending" if self.outstanding or self.held else "synced"
 
+    def answered(self, nonce: str) -> tuple[Sent | None, set[str]]:
+        """Take an answered response out; with it the names that a later one, not answered yet, has taken away."""
+        later = itertools.islice(itertools.dropwhile(lambda own: own != nonce, self.outstanding), 1, None)
+        leaving = {
+            name
+            for sent in [self.outstanding[own] for own in later]
+            for name, resource in sent.resources.items()
+            if resource is None
+        }
+        return self.outstanding.pop(nonce, None), leaving
+
     def settle(self, name: str, resource: Resource | None) -> None:
         """The client has taken `resource`, or its removal."""
+        self.changes += 1
         self.rejected.pop(name, None)
         if resource is None:
             self.accepted.discard(name)
@@ -125,11 +140,12 @@ class StreamSync:
         """The client accepted the response. False when the nonce is unknown or was answered before."""
         self.events += 1
         sync = self.of(type_url)
-        sent = sync.outstanding.pop(nonce, None)
+        sent, leaving = sync.answered(nonce)
         if sent is None:
             return False
         for name, resource in sent.resources.items():
-            sync.settle(name, resource)
+            if name not in leaving:
+                sync.settle(name, resource)
         sync.error = ""
         sync.version = version or sync.version
         sync.revision = max(sync.revision, sent.span.revision)
@@ -143,7 +159,7 @@ class StreamSync:
         """
         self.events += 1
         sync = self.of(type_url)
-        sent = sync.outstanding.pop(nonce, None)
+        sent, leaving = sync.answered(nonce)
         if sent is None:
             return ()
         guilty = {name: why for name, why in named.items() if sent.resources.get(name) is not None}
@@ -154,7 +170,9 @@ class StreamSync:
             sync.error = reason
         for name, resource in sent.resources.items():
             # What was refused before and only repeated here stays refused, unless the client says what it means.
-            if name not in guilty and (certain or resource is None or name not in sync.rejected):
+            if name in guilty or name in leaving:
+                continue
+            if certain or resource is None or name not in sync.rejected:
                 sync.settle(name, resource)
         found = []
         for name, why in guilty.items():
@@ -171,6 +189,7 @@ class StreamSync:
                 certain=certain,
             )
             sync.rejected[name] = rejection
+            sync.changes += 1
             found.append(rejection)
         return tuple(found)
 
@@ -178,6 +197,7 @@ class StreamSync:
         """The client does not want the name any more: it holds it no longer."""
         self.events += 1
         sync = self.of(type_url)
+        sync.changes += 1
         sync.accepted.discard(name)
         sync.rejected.pop(name, None)
         if not sync.rejected:

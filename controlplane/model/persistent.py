@@ -8,10 +8,11 @@ only into shards that are not the same object. Both cost O(shards + keys of the 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 _SHARDS = 256
 
@@ -28,6 +29,15 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 
     def __getitem__(self, key: K) -> V:
         return self._shards[hash(key) % _SHARDS][key]
+
+    # Mapping's own asks for the item and catches the KeyError: ten times the cost where the key is not there.
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, /, default: V | T) -> V | T: ...
+    def get(self, key: K, /, default: V | T | None = None) -> V | T | None:
+        """The value, or `default`."""
+        return self._shards[hash(key) % _SHARDS].get(key, default)
 
     def __iter__(self) -> Iterator[K]:
         for shard in self._shards:

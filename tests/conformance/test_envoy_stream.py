@@ -18,6 +18,7 @@ from tests.support.meshes import worker_number
 
 pytestmark = pytest.mark.envoy
 
+FEATURES = ("xds.config.supports-resource-ttl", "xds.config.resource-in-sotw")  # as our bootstrap has them
 CLUSTER = "outbound|80||user-service.default.svc.cluster.local"
 SERVICE = """\
 apiVersion: v1
@@ -57,6 +58,7 @@ def bootstrap(ads: Ads, folder: Path, address: str, *, delta: bool) -> dict[str,
         "node": {
             "id": "envoy-1",
             "cluster": "test",
+            "client_features": list(FEATURES),
             "metadata": {"NAMESPACE": "default", "OUTBOUND_ADDRESS": address, "OUTBOUND_PORT": 15001},
         },
         "admin": {"address": {"pipe": {"path": str(folder / "admin.sock")}}},
@@ -198,3 +200,55 @@ async def test_a_refused_route_is_at_least_suspected(envoy: Attached) -> None:
     envoy.apply(routes("{uri: {prefix: /x}}"))
     await envoy.in_sync()
     assert {proxy.sync for proxy in envoy.ads.ledger.proxies()} == {"synced"}
+
+
+async def test_a_ttl_is_renewed_and_ends_without_a_server(envoy: Attached) -> None:
+    """Rule 24 with a real Envoy: heartbeats keep the cluster, by either protocol; without a server it goes."""
+    kept = rule("connectionPool: {tcp: {maxConnections: 7}}")
+    envoy.apply(kept.replace("{name: user-service}", "{name: user-service, annotations: {gossamer.mesh/ttl: 3s}}", 1))
+    await envoy.in_sync()
+    sent = envoy.ads.metrics.pushes.labels("cds")._value.get()
+    await envoy.until(
+        "four heartbeats, more than a TTL", lambda: envoy.ads.metrics.pushes.labels("cds")._value.get() >= sent + 4
+    )
+    assert CLUSTER in await envoy.clusters("active")
+    assert await envoy.clusters("warming") == {}  # a renewal is no configuration change
+    envoy.ads.gate.loaded = False  # no stream is answered any more
+    envoy.ads.service.end_streams()
+    for _ in range(1000):
+        if CLUSTER not in await envoy.clusters("active"):
+            break
+        await asyncio.sleep(0.02)
+    assert CLUSTER not in await envoy.clusters("active")
+    envoy.ads.gate.loaded = True
+    await envoy.in_sync()
+    assert CLUSTER in await envoy.clusters("active")
+
+
+async def test_a_reconnect_in_the_middle_of_a_switch_breaks_nothing(envoy: Attached) -> None:
+    """Decision 20 across streams: the route is switched with its clusters while the stream is away; what the Envoy has
+    serves until the new is there, and nothing is left over."""
+    for number in range(1, 4):
+        envoy.apply(subset(number) + "---\n" + to_subset(number))
+        await envoy.in_sync()
+        envoy.ads.service.end_streams()
+        envoy.apply(subset(100 + number) + "---\n" + to_subset(100 + number))
+        await envoy.until("connected again", lambda: len(envoy.ads.ledger.proxies()) == 1)
+        await envoy.in_sync()
+        own = {name for name in await envoy.clusters("active") if name.startswith("outbound")}
+        assert own == {CLUSTER, CLUSTER.replace("80||", f"80|s{100 + number}|")}
+        assert await envoy.clusters("warming") == {}
+
+
+def subset(number: int) -> str:
+    return f"""\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: user-service}}
+spec: {{host: user-service, subsets: [{{name: s{number}, labels: {{app: user-service}}}}]}}
+"""
+
+
+def to_subset(number: int) -> str:
+    where = f"destination: {{host: user-service, subset: s{number}}}"
+    return routes("{uri: {prefix: /}}").replace("destination: {host: user-service}", where)

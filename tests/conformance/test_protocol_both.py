@@ -421,6 +421,19 @@ async def test_rule_26_a_stream_on_which_something_is_under_way_does_not_end(del
         assert ended.value.code is grpc.StatusCode.OK
 
 
+async def test_rule_26_the_next_stream_makes_a_new_connection(delta: bool) -> None:
+    """Rule 26: the old connection takes no new streams, so a load balancer may choose another replica."""
+    async with served(Plane(mesh("a"), max_stream_age_s=0.5)) as plane:
+        one = client(plane, delta=delta)
+        await one.get(CDS)
+        ((first,),) = [[proxy.address for proxy in plane.ledger.proxies()]]
+        await one.stream.end()
+        again = Client(one.stream.reopened())
+        await again.get(CDS)
+        ((second,),) = [[proxy.address for proxy in plane.ledger.proxies()]]
+        assert first != second
+
+
 async def test_rule_27_who_refuses_one_resource_has_the_others(plane: Plane, delta: bool) -> None:
     """Rule 27: clients apply the valid rest of a refused response: routes to those need not wait."""
     one = client(plane, delta=delta)

@@ -108,8 +108,10 @@ async def test_rule_13_what_went_meanwhile_is_removed(plane: Plane) -> None:
 async def test_rule_13_what_the_client_has_is_no_subscription(plane: Plane) -> None:
     """Rule 13: initial_resource_versions are its cache: it gets no changes of what it does not ask for."""
     one = client(plane, delta=True)
-    versions = (await one.get(EDS, A, B)).versions
+    clusters, versions = (await one.get(CDS)).versions, (await one.get(EDS, A, B)).versions
     again = client(plane, delta=True)
+    await again.want(CDS, have=clusters)
+    assert (await again.take()).names == set()
     await again.want(EDS, A, have=versions)
     plane.scale("b", 9)
     await again.assert_quiet()

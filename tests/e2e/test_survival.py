@@ -29,7 +29,14 @@ def ask(mesh: LocalMesh) -> int:
 def workers(agent: LocalAgent) -> list[psutil.Process]:
     """The worker processes of the agent's present supervisor."""
     children = psutil.Process(agent.process.pid).children(recursive=True)
-    return [child for child in children if "agent.worker" in " ".join(child.cmdline())]
+    return [child for child in children if "agent.worker" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
+        return ""
 
 
 def load(mesh: LocalMesh) -> meshes.Load:

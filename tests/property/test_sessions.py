@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 
 from controlplane.compiler.types import Resource
 from controlplane.discovery.delta import DeltaSession
-from controlplane.discovery.session import REMOVAL_HOLD_S, Response
+from controlplane.discovery.response import Response
+from controlplane.discovery.session import REMOVAL_HOLD_S
 from controlplane.discovery.sotw import SotwSession
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.snapshot.diff import DiffCache
@@ -256,12 +257,16 @@ class Machine(RuleBasedStateMachine):
     def client_asks_for_everything_again(self, url: str) -> None:
         self._ask(DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=["*"]))
 
-    @rule(order=st.permutations((EDS, LDS, RDS, VHDS)))
+    @rule(order=st.permutations((CDS, EDS, LDS, RDS, VHDS)))
     def reconnect(self, order: list[str]) -> None:
-        """Clusters are asked for before what names them, as all clients do that ask for all clusters."""
+        """Clusters are asked for before what names them, as all clients do that ask for all clusters; an Envoy that was
+        warming some asks for them later, but then it brings what it has of the other types."""
         self.came_back = True
-        at = 1 if order[0] == EDS else 0
-        self._connect([url for url in (*order[:at], CDS, *order[at:]) if url in self.client.types])
+        order = [url for url in order if url in self.client.types]
+        early = order[: order.index(CDS)]
+        if not all(self.client.held[url] for url in early if url != EDS):
+            order = [CDS, *(url for url in order if url != CDS)]
+        self._connect(order)
 
     @precondition(lambda self: self.hostile and self.to_client)
     @rule()
@@ -292,6 +297,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             return
         self._settle()
+        assert self.hostile or not self.client.warming  # a hostile one may refuse what it waits for
         # What a client refuses, it refuses: so all of that changes once more, and now it takes everything.
         self.client.unrefused()
         self._update(tuple(_renewed(self.view)))

@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.channel import server_options
 from controlplane.discovery.metrics import DiscoveryMetrics
-from controlplane.discovery.server import SERVICE, Collaborators, DiscoveryService, server_options
+from controlplane.discovery.server import SERVICE, Collaborators, DiscoveryService
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.model.mesh_state import MeshState
@@ -59,10 +60,16 @@ class RawStream:
         serializer = DeltaDiscoveryRequest.SerializeToString if delta else DiscoveryRequest.SerializeToString
         open_stream = channel.stream_stream(f"/{SERVICE}/{method}", request_serializer=serializer)
         self.call: Any = open_stream()
+        self._opened = (channel, who)
         self.delta = delta
         self.raw: list[bytes] = []
         self._node: XdsNode | None = who
         self._names: dict[str, list[str]] = {}
+
+    def reopened(self) -> "RawStream":
+        """Another stream of the same client on the same channel."""
+        channel, who = self._opened
+        return RawStream(channel, who, delta=self.delta)
 
     async def send(self, **fields: Any) -> None:
         request = DeltaDiscoveryRequest(**fields) if self.delta else DiscoveryRequest(**fields)

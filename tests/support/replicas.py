@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.channel import SERVER_OPTIONS
 from controlplane.discovery.metrics import DiscoveryMetrics
-from controlplane.discovery.server import SERVER_OPTIONS, Collaborators, DiscoveryService
+from controlplane.discovery.server import Collaborators, DiscoveryService
 from controlplane.reconcile.replica import Replica
 from controlplane.reconcile.status_writer import StatusWriter
 from controlplane.store.memory import MemoryStore

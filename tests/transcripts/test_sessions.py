@@ -21,7 +21,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 
 from controlplane.compiler.types import Resource
 from controlplane.discovery.delta import DeltaSession
-from controlplane.discovery.session import Response, Session
+from controlplane.discovery.response import Response
+from controlplane.discovery.session import Session
 from controlplane.discovery.sotw import SotwSession
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.snapshot.diff import DiffCache
@@ -142,7 +143,7 @@ class Conversation:
         for response in responses:
             self.versions[response.type_url] = response.version
             short = SHORT_NAMES[response.type_url].lower()
-            given = sorted(self.contents.get(r.version, f"{short}:{_other(r)}") for r in response.resources)
+            given = sorted(self.contents.get(r.version) or f"{short}:{_other(r)}" for r in response.resources)
             words = [word.removeprefix(f"{short}:") for word in given] + [f"-{n}" for n in sorted(response.removed)]
             kind = " renews" if response.heartbeat else ""
             lines.append(" ".join([f"{short} #{response.nonce}{kind}", *(words or ["nothing"])]))

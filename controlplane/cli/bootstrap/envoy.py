@@ -18,6 +18,8 @@ NODE_SECRET, WORKLOAD_SECRET, ROOTS_SECRET = "node", "default", "ROOTCA"
 NODE_FILE, WORKLOAD_FILE, ROOTS_FILE = "node.yaml", "identity.yaml", "roots.yaml"
 # Envoy's own limit for regular expressions, 100, is below what routes commonly need (decision 37).
 _REGEX_PROGRAM_SIZE = 32768
+# Envoy obeys TTLs, by either protocol, but does not say so by itself.
+_FEATURES = ("xds.config.supports-resource-ttl", "xds.config.resource-in-sotw")
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
@@ -84,7 +86,7 @@ def _node(facts: EnvoyFacts) -> dict[str, Any]:
     locality = {"region": facts.locality.region, "zone": facts.locality.zone, "sub_zone": facts.locality.sub_zone}
     if any(locality.values()):
         node["locality"] = {key: value for key, value in locality.items() if value}
-    return {**node, "metadata": metadata}
+    return {**node, "metadata": metadata, "client_features": list(_FEATURES)}
 
 
 def _xds_cluster(facts: EnvoyFacts) -> dict[str, Any]:

@@ -262,6 +262,22 @@ def test_grpc_plaintext() -> None:
     assert "certificate_providers" not in value
 
 
+def test_grpc_server() -> None:
+    """What the process serves is in the node's metadata, and its Listeners have a name."""
+    value = grpc.bootstrap(
+        GrpcFacts(
+            node="server-1", xds_address="127.0.0.1:18002", address="10.0.0.7",
+            workloads=parse_workloads(["name=greeter,port=50051,address=0.0.0.0,labels.app=greeter"]),
+        )
+    )  # fmt: skip
+    assert value["server_listener_resource_name_template"] == "server/%s"
+    proxy = proxy_from_node(ParseDict({**value["node"], "userAgentName": "gRPC C-core"}, XdsNode()), delta=False)
+    (instance,) = proxy.workloads
+    assert (instance.service, instance.address, instance.app_address) == ("greeter", "10.0.0.7", "0.0.0.0")
+    assert [(port.port, port.inbound_port) for port in instance.ports] == [(50051, 50051)]
+    assert instance.agent is False  # it has no certificates
+
+
 def test_grpc_with_certificates() -> None:
     value = grpc.bootstrap(
         GrpcFacts(node="client-1", xds_address="cp:18000", tls_dir="/d", namespace="shop", service_account="web")

@@ -8,7 +8,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.delta import DeltaSession
-from controlplane.discovery.session import Response
+from controlplane.discovery.response import Response
 from controlplane.distribution.stream_sync import StreamSync
 from controlplane.model.mesh_state import Changes, MeshState
 from controlplane.model.proxy import Proxy

@@ -131,3 +131,37 @@ def test_unknown_nack_is_nothing() -> None:
     sync = StreamSync()
     assert sync.nack(CLUSTER, "1", "no", {}) == ()
     assert sync.of(CLUSTER).state() == "synced"
+
+
+def test_an_old_answer_does_not_bring_back_what_a_later_response_took_away() -> None:
+    """The removal is under way: routes to the name must wait until it is sent and accepted anew."""
+    sync = StreamSync()
+    sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1"), cluster("b", "1")))
+    sync.sent(CLUSTER, "2", sent(1, 2, "a"))
+    sync.sent(CLUSTER, "3", sent(2, 3, cluster("a", "2")))
+    assert sync.ack(CLUSTER, "1")
+    assert sync.of(CLUSTER).accepted == {"b"}
+    assert sync.ack(CLUSTER, "2")
+    assert sync.of(CLUSTER).accepted == {"b"}
+    assert sync.ack(CLUSTER, "3")
+    assert sync.of(CLUSTER).accepted == {"a", "b"}
+
+
+def test_nor_does_an_old_refusal_of_something_else() -> None:
+    sync = StreamSync()
+    sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1"), cluster("b", "1")))
+    sync.sent(CLUSTER, "2", sent(1, 2, "a"))
+    sync.nack(CLUSTER, "1", "b: no", {"b": "no"})
+    assert sync.of(CLUSTER).accepted == set()
+    assert set(sync.of(CLUSTER).rejected) == {"b"}
+
+
+def test_at_rest_is_nothing_queued_unanswered_or_held() -> None:
+    sync = StreamSync()
+    assert sync.at_rest
+    sync.sent(CLUSTER, "1", sent(0, 1, cluster("a")))
+    assert not sync.at_rest
+    sync.ack(CLUSTER, "1")
+    assert sync.at_rest
+    sync.queue(Span(1, 2))
+    assert not sync.at_rest
