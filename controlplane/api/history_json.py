@@ -11,6 +11,7 @@ from controlplane.api.changes import DELETED
 from controlplane.api.history import ChangedObject, RecordedChange
 from controlplane.api.manifest_diff import unified
 from controlplane.api.writes import BatchResult, ObjectResult
+from controlplane.policy.secret import redacted
 
 Json = dict[str, Any]
 
@@ -30,10 +31,19 @@ def change_json(change: RecordedChange) -> Json:
     """A record with both sides of each object; null = it did not exist."""
     record = state_json.apply_json(change.record)
     objects = [
-        {**shown, "before": item.before, "after": item.after, "diff": _diff(item, change.record.revision)}
+        {**shown, **_sides(item), "diff": _diff(item, change.record.revision)}
         for shown, item in zip(record["objects"], change.objects, strict=True)
     ]
     return {**record, "objects": objects}
+
+
+def _sides(item: ChangedObject) -> Json:
+    """Both as they are shown: of a Secret without its content."""
+    before, after = item.before, item.after
+    return {
+        "before": None if before is None else redacted(before),
+        "after": None if after is None else redacted(after, before),
+    }
 
 
 def _diff(item: ChangedObject, revision: int) -> str:

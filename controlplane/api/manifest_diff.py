@@ -9,13 +9,17 @@ from typing import Any
 
 import yaml
 
+from controlplane.policy.secret import redacted
+
 # What the server alone writes says nothing about what a user changed.
 _SERVER_METADATA = frozenset({"uid", "resourceVersion", "creationTimestamp", "generation"})
 
 
 def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, names: tuple[str, str]) -> str:
     """The diff; empty when both say the same to a user. `names`: of the two sides, in the heading."""
-    return "".join(difflib.unified_diff(_lines(before), _lines(after), *names))
+    old = redacted(before) if before is not None else None
+    new = redacted(after, before) if after is not None else None
+    return "".join(difflib.unified_diff(_lines(old), _lines(new), *names))
 
 
 def _lines(manifest: Mapping[str, Any] | None) -> list[str]:

@@ -51,6 +51,9 @@ def kind_schemas(kind: KindInfo, version: str) -> dict[str, Schema]:
         "spec": {"allOf": [ref(f"{name}.Spec")], "description": spec.get("description", "")},
         "status": {"allOf": [ref("mesh.gossamer.Status")], "description": "what the mesh says about the object"},
     }
+    if kind.at_root:
+        del properties["spec"]
+        properties |= schemas[f"{name}.Spec"]["properties"]
     required = ["apiVersion", "kind", "metadata", *(["spec"] if kind.spec_required else [])]
     schemas[name] = {
         "type": "object",

@@ -104,7 +104,7 @@ def json_patch(target: Any, patch: Any) -> Any:
     value = copy.deepcopy(target)
     for index, step in enumerate(patch):
         if not isinstance(step, Mapping) or not isinstance(step.get("path"), str) or step.get("op") not in _STEPS:
-            raise _bad(f"found {step!r} at [{index}], expected op and path of RFC 6902")
+            raise _bad(f"found something else at [{index}], expected an object with op and path of RFC 6902")
         try:
             value = _STEPS[str(step["op"])](value, step)
         except (KeyError, IndexError, ValueError, TypeError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from controlplane.api.status import problem_name, problems
 from controlplane.distribution.reach import reach_of
+from controlplane.policy.secret import OPAQUE
 
 Manifest = Mapping[str, Any]
 
@@ -80,6 +81,15 @@ def _service_type(manifest: Manifest, _: float) -> str:
     return str((manifest.get("spec") or {}).get("type", "ClusterIP"))
 
 
+def _secret_type(manifest: Manifest, _: float) -> str:
+    return str(manifest.get("type") or OPAQUE)
+
+
+def _secret_keys(manifest: Manifest, _: float) -> str:
+    """How many values it holds."""
+    return str(len(manifest.get("data") or {}))
+
+
 def _selector(manifest: Manifest, _: float) -> str:
     selector = (manifest.get("spec") or {}).get("selector") or {}
     labels = selector.get("matchLabels", selector) if isinstance(selector, Mapping) else {}
@@ -102,6 +112,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("Address", _spec("address")),
         Column("Service account", _spec("serviceAccount"), wide=True),
     ),
+    "Secret": (Column("Type", _secret_type), Column("Data", _secret_keys)),
     "PeerAuthentication": (Column("Mode", _mtls_mode), Column("Selector", _selector, wide=True)),
     "Service": (
         Column("Type", _service_type),

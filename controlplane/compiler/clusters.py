@@ -40,7 +40,8 @@ class ClusterInputs:
     """All that a cluster is made of.
 
     `mode`: the TLS mode in effect, None = automatic. `peers`: SPIFFE ids that its hosts may have. `names`: what
-    certificates of hosts outside the mesh may be for. `dns`: hosts to resolve; None = EDS.
+    certificates of hosts outside the mesh may be for. `dns`: hosts to resolve; None = EDS. `credentials`: the namespace
+    of the Secrets that `credentialName` means; empty = these proxies are not given them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ClusterInputs:
     peers: tuple[str, ...]
     names: tuple[str, ...]
     dns: tuple[LbHost, ...] | None
+    credentials: str = ""
     sources: tuple[Source, ...]
 
 
@@ -145,7 +147,10 @@ def _set_transport(cluster: Cluster, inputs: ClusterInputs) -> None:
         case TLSMode.SIMPLE | TLSMode.MUTUAL:
             settings = inputs.policy.tls
             if settings is not None and inputs.dialect is not Dialect.GRPC:
-                cluster.transport_socket.CopyFrom(simple_upstream(settings, inputs.host, inputs.names, inputs.dialect))
+                socket = simple_upstream(
+                    settings, inputs.host, inputs.names, inputs.dialect, credentials=bool(inputs.credentials)
+                )
+                cluster.transport_socket.CopyFrom(socket)
         case TLSMode.ISTIO_MUTUAL if inputs.tls:
             sni = inputs.policy.tls.sni if inputs.policy.tls is not None else ""
             cluster.transport_socket.CopyFrom(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TypeVar
 
+from controlplane.compiler.credential_findings import credential_findings, names_credentials
 from controlplane.compiler.findings import host_findings, object_findings, peer_findings
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.object_findings import selector_findings, selector_of
@@ -89,6 +90,7 @@ class Findings:
         self._by_object: dict[ObjectRef, tuple[Condition, ...]] = {}
         self._by_host: dict[str, tuple[Condition, ...]] = {}
         self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
+        self._crediting: dict[ObjectRef, PolicyObject] = {}  # rules with a `credentialName`
         self._all: tuple[Condition, ...] = ()
 
     def of(self, mesh: MeshState) -> tuple[Condition, ...]:
@@ -103,7 +105,8 @@ class Findings:
         for ref in mesh.objects.changed_since(self._objects):
             item = mesh.objects.get(ref)
             _note(self._by_object, ref, tuple(object_findings(item)) if item is not None else ())
-            self._note_selector(ref, item)
+            _keep(self._selecting, ref, item if item is not None and selector_of(item) else None)
+            _keep(self._crediting, ref, item if item is not None and names_credentials(item) else None)
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
@@ -113,13 +116,8 @@ class Findings:
             in_root = namespace == mesh.settings.root_namespace
             found.update(peer_findings(mesh.peer_authentications(namespace), in_root=in_root))
         found.update(item for rule in self._selecting.values() for item in selector_findings(rule, mesh))
+        found.update(item for rule in self._crediting.values() for item in credential_findings(rule, mesh))
         return found
-
-    def _note_selector(self, ref: ObjectRef, item: PolicyObject | None) -> None:
-        if item is not None and selector_of(item):
-            self._selecting[ref] = item
-        else:
-            self._selecting.pop(ref, None)
 
 
 def merged(found: set[Condition]) -> tuple[Condition, ...]:
@@ -135,6 +133,13 @@ def _joined(found: list[Condition]) -> Condition:
     messages = list(dict.fromkeys(item.message for item in found))
     more = f" and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
     return replace(first, message="; ".join(messages[:_SHOWN]) + more)
+
+
+def _keep(known: dict[ObjectRef, PolicyObject], ref: ObjectRef, item: PolicyObject | None) -> None:
+    if item is not None:
+        known[ref] = item
+    else:
+        known.pop(ref, None)
 
 
 def _note(known: dict[K, tuple[Condition, ...]], key: K, found: tuple[Condition, ...]) -> None:

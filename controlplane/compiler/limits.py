@@ -231,7 +231,8 @@ def _tls(settings: ClientTLSSettings, dialect: Dialect) -> Iterator[str]:
     if settings.mode not in (TLSMode.SIMPLE, TLSMode.MUTUAL):
         return
     if settings.credential_name:
-        yield "credentialName"
+        if dialect is not Dialect.ENVOY:
+            yield "credentialName"
     elif dialect is Dialect.GRPC or (dialect is Dialect.GOSSAMER and settings.mode is TLSMode.MUTUAL):
         yield "mode"
     elif dialect is Dialect.GOSSAMER:

@@ -71,6 +71,7 @@ CATALOGUE: Mapping[str, Message] = {
 _BY_REASON: Mapping[str, str] = {
     "UnsupportedField": "GSM0101",
     "UnsupportedProtocol": "GSM0111",
+    "SecretNotGiven": "GSM0101",
     "GrpcClient": "GSM0102",
     "GrpcServer": "GSM0102",
     "SharedClusters": "GSM0103",

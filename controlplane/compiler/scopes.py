@@ -17,12 +17,20 @@ from envoy.config.route.v3.route_components_pb2 import VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration, Vhds
 
 from controlplane.compiler.clusters import build_cluster
+from controlplane.compiler.credential_findings import ungiven_findings
 from controlplane.compiler.endpoints import build_assignment
 from controlplane.compiler.findings import grpc_findings, shared_cluster_findings
 from controlplane.compiler.grpc import build_grpc_listener, grpc_listeners
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import ADS, make_resource
-from controlplane.compiler.secrets import build_trust, bundle
+from controlplane.compiler.secrets import (
+    Credential,
+    build_credential,
+    build_trust,
+    bundle,
+    credential_inputs,
+    credentials_of,
+)
 from controlplane.compiler.services import HostPlan
 from controlplane.compiler.types import Compiled, Condition, Resource, Source
 from controlplane.compiler.virtual_hosts import UNKNOWN_HOST, build_virtual_host, unknown_host
@@ -30,6 +38,7 @@ from controlplane.model.mesh_state import MeshState
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.views import ServiceView
+from controlplane.policy.objects import PolicyObject
 from controlplane.settings import MeshSettings
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
@@ -38,6 +47,7 @@ from mesh.xds.names import virtual_host_resource
 Part = Mapping[tuple[str, str], Resource]  # by type and name
 
 _TRUST = "/trust"  # a part beside those of hosts; no host has a slash
+_SECRETS = "/secrets"
 _MAX_DIRECT_BODY = 1024 * 1024
 
 
@@ -61,22 +71,27 @@ class ScopeCompiler:
         self._virtual_hosts: dict[str, Resource] = {}  # of all callers, by resource name; SotW puts them together
         self._resources: dict[str, Mapping[str, Resource]] = {}
         self._roots: PersistentMap[str, str] | None = None
+        self._secrets: PersistentMap[tuple[str, str], PolicyObject] | None = None
+        self._credentials: dict[str, frozenset[Credential]] = {}  # by host, of its clusters
         self.views: PersistentMap[str, ServiceView] | None = None
         self.compiled = Compiled(resources={})
 
     def compile(self, mesh: MeshState) -> Compiled:
         """Bring everything up to `mesh`."""
-        if self.views is mesh.views and self._roots is mesh.roots:
+        if self.views is mesh.views and self._roots is mesh.roots and self._secrets is mesh.secrets:
             return self.compiled
         before: PersistentMap[str, ServiceView] = PersistentMap() if self.views is None else self.views
         dirty = sorted(mesh.views.changed_since(before))
-        made = {host: self._part(mesh.views.get(host), mesh.settings) for host in dirty}
+        wanted = dict(self._credentials) if dirty else self._credentials
+        made = {host: self._part(host, mesh.views.get(host), mesh.settings) for host in dirty}
         changed = self._exchange(made)
         if self.views is None:
             changed |= self._exchange({"": self._fixed()})
         if self._roots is not mesh.roots:
             changed |= self._exchange({_TRUST: self._trust(mesh)})
-        self.views, self._roots = mesh.views, mesh.roots
+        if self._secrets is not mesh.secrets or wanted != self._credentials:
+            changed |= self._exchange({_SECRETS: self._given(mesh)})
+        self.views, self._roots, self._secrets = mesh.views, mesh.roots, mesh.secrets
         if changed and self._sends_whole_routes:
             self._join_routes()
         conditions_changed = self._note_conditions(mesh, dirty)
@@ -90,15 +105,21 @@ class ScopeCompiler:
 
     # --- one host
 
-    def _part(self, view: ServiceView | None, settings: MeshSettings) -> Part:
-        if view is None:
-            return {}
-        resources = self._plan(HostPlan(view, self._scope, settings))
-        return {(resource.type_url, resource.name): resource for resource in resources}
+    def _part(self, host: str, view: ServiceView | None, settings: MeshSettings) -> Part:
+        credentials: set[Credential] = set()
+        resources = self._plan(HostPlan(view, self._scope, settings), credentials) if view is not None else ()
+        part = {(resource.type_url, resource.name): resource for resource in resources}
+        if credentials:
+            self._credentials[host] = frozenset(credentials)
+        else:
+            self._credentials.pop(host, None)
+        return part
 
-    def _plan(self, plan: HostPlan) -> Iterator[Resource]:
+    def _plan(self, plan: HostPlan, credentials: set[Credential]) -> Iterator[Resource]:
         build = self._memo.build
         for cluster in plan.clusters():
+            if cluster.cluster.credentials:
+                credentials.update(credentials_of(cluster.cluster.policy.tls, cluster.cluster.credentials))
             yield build("Cluster", cluster.cluster, build_cluster)
             if cluster.assignment is not None:
                 yield build("ClusterLoadAssignment", cluster.assignment, build_assignment)
@@ -129,6 +150,13 @@ class ScopeCompiler:
             return {}
         resource = self._memo.build("Secret", certificates, build_trust)
         return {(resource.type_url, resource.name): resource}
+
+    def _given(self, mesh: MeshState) -> Part:
+        """The user's Secrets that clusters of the scope name; only such as are given to it."""
+        wanted = sorted({item for own in self._credentials.values() for item in own})
+        found = (credential_inputs(item, mesh.secrets) for item in wanted)
+        made = [self._memo.build("Secret", inputs, build_credential) for inputs in found if inputs is not None]
+        return {(resource.type_url, resource.name): resource for resource in made}
 
     # --- all hosts
 
@@ -195,6 +223,7 @@ class ScopeCompiler:
         if self._scope.dialect is Dialect.GRPC:
             yield from grpc_findings((*view.rules, *view.virtual_services))
         yield from shared_cluster_findings(view, self._scope, settings)
+        yield from ungiven_findings(view, self._scope, settings)
 
     def _publish(self) -> None:
         conditions = sorted({item for found in self._conditions.values() for item in found})

@@ -105,6 +105,7 @@ class HostPlan:
             peers=self._peers(endpoints, policy, mode),
             names=self._names(service),
             dns=hosts if by_name else None,
+            credentials=self._credentials(mode, policy),
             sources=sources,
         )
         return ClusterPlan(
@@ -131,12 +132,23 @@ class HostPlan:
         mode: TLSMode | None,
     ) -> tuple[LbHost, ...]:
         """None at all where the wanted TLS is beyond the proxy: better no answer than plaintext."""
-        if not can_do(mode, policy, self._scope):
+        if not can_do(mode, policy, self._scope) or self._lacks_credentials(mode, policy):
             return ()
         picked = [item for item in endpoints if subset is None or selects(subset.labels, item.workload.labels)]
         names = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
         marks = self._scope.tls and self._scope.dialect is not Dialect.GRPC  # gRPC reads none
         return lb_hosts(picked, tls=marks, names=names)
+
+    def _credentials(self, mode: TLSMode | None, policy: EffectivePolicy) -> str:
+        """The namespace of the Secrets that `credentialName` means, if these proxies are given them."""
+        if mode not in (TLSMode.SIMPLE, TLSMode.MUTUAL) or policy.tls is None or not policy.tls.credential_name:
+            return ""
+        namespace = self._rule.rules[0].metadata.namespace
+        return namespace if gets_secrets(self._scope, namespace) else ""
+
+    def _lacks_credentials(self, mode: TLSMode | None, policy: EffectivePolicy) -> bool:
+        named = policy.tls is not None and bool(policy.tls.credential_name)
+        return named and mode in (TLSMode.SIMPLE, TLSMode.MUTUAL) and not self._credentials(mode, policy)
 
     def _mode(self, service: Service, policy: EffectivePolicy, endpoints: tuple[Endpoint, ...]) -> TLSMode | None:
         """The mode in effect; None = automatic mTLS (2.4.8)."""
@@ -246,11 +258,16 @@ def can_do(mode: TLSMode | None, policy: EffectivePolicy, scope: ProxyScope) -> 
             return scope.tls
         case TLSMode.SIMPLE | TLSMode.MUTUAL:
             settings = policy.tls
-            if settings is None or settings.credential_name:
+            if settings is None or (settings.credential_name and scope.dialect is not Dialect.ENVOY):
                 return False
             # The agent reads no files of the user's; it can check against the machine's own roots.
             own_files = settings.mode is TLSMode.MUTUAL or bool(settings.ca_certificates or settings.ca_crl)
             return scope.dialect is Dialect.ENVOY or (scope.dialect is Dialect.GOSSAMER and not own_files)
+
+
+def gets_secrets(scope: ProxyScope, namespace: str) -> bool:
+    """Whether proxies of the scope are given the Secrets of a namespace: it is theirs, and they have shown it."""
+    return scope.secrets and scope.dialect is Dialect.ENVOY and scope.namespaces == (namespace,)
 
 
 def scoped_rule(host: str, target: Target, scope: ProxyScope, settings: MeshSettings) -> MergedRule:

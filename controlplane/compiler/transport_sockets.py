@@ -6,7 +6,7 @@ Source: control-plane.md 2.4.8, section 5 rule 32; decisions 9, 15; clients.md f
 
     dialect    certificate                                  roots
     gossamer   provider instance mesh / caller or SPIFFE id  provider instance mesh / roots
-    envoy      SDS file TLS_DIR/identity.yaml, "default"     SDS over ADS, "mesh/trust"
+    envoy      SDS file TLS_DIR/identity.yaml, "default"     SDS over ADS, "mesh/trust"; of the user's Secrets too
     grpc       provider instance default                     provider instance default
 """
 
@@ -30,7 +30,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from controlplane.compiler.resources import packed
-from controlplane.compiler.secrets import trust_config
+from controlplane.compiler.secrets import certificate_name, credential_config, roots_name, trust_config
 from controlplane.policy.traffic_policy import ClientTLSSettings, TLSMode
 from mesh.vocabulary import Dialect
 
@@ -67,10 +67,22 @@ def automatic_matches(mesh: TransportSocket) -> list[Cluster.TransportSocketMatc
     ]
 
 
-def simple_upstream(settings: ClientTLSSettings, host: str, names: Iterable[str], dialect: Dialect) -> TransportSocket:
-    """TLS as the user wrote it, SIMPLE or MUTUAL, with files on the proxy's machine."""
+def simple_upstream(
+    settings: ClientTLSSettings, host: str, names: Iterable[str], dialect: Dialect, *, credentials: bool = False
+) -> TransportSocket:
+    """TLS as the user wrote it, SIMPLE or MUTUAL, with files on the proxy's machine or with Secrets (`credentials`).
+
+    A proxy that is not given the Secrets has no endpoints; its socket is TLS all the same, so that nothing can leave
+    it in clear while the two arrive.
+    """
     common = CommonTlsContext(tls_params=_parameters())
-    if settings.mode is TLSMode.MUTUAL:
+    if credentials:
+        _set_credentials(common, settings, host, names)
+        return TransportSocket(
+            name=_TLS,
+            typed_config=packed(UpstreamTlsContext(common_tls_context=common, sni=settings.sni or host)),
+        )
+    if settings.mode is TLSMode.MUTUAL and not settings.credential_name:
         common.tls_certificates.append(
             TlsCertificate(
                 certificate_chain=DataSource(filename=settings.client_certificate),
@@ -132,6 +144,20 @@ def _sds(tls_dir: str, file: str, secret: str) -> SdsSecretConfig:
     return SdsSecretConfig(name=secret, sds_config=source)
 
 
+def _set_credentials(
+    common: CommonTlsContext, settings: ClientTLSSettings, host: str, names: Iterable[str]
+) -> None:  # fmt: skip
+    if settings.mode is TLSMode.MUTUAL:
+        named = credential_config(certificate_name(settings.credential_name))
+        common.tls_certificate_sds_secret_configs.append(named)
+    if not settings.insecure_skip_verify:
+        combined = common.combined_validation_context
+        combined.default_validation_context.match_typed_subject_alt_names.extend(_expected(settings, host, names))
+        combined.validation_context_sds_secret_config.CopyFrom(
+            credential_config(roots_name(settings.credential_name))
+        )  # fmt: skip
+
+
 def _user_validation(
     settings: ClientTLSSettings, host: str, names: Iterable[str], dialect: Dialect
 ) -> CertificateValidationContext:
@@ -144,13 +170,19 @@ def _user_validation(
         validation.system_root_certs.SetInParent()
     if settings.ca_crl:
         validation.crl.filename = settings.ca_crl
-    expected = tuple(settings.subject_alt_names) or tuple(names) or (settings.sni or host,)
-    for name in expected:
-        kind = SubjectAltNameMatcher.URI if "://" in name else SubjectAltNameMatcher.DNS
-        validation.match_typed_subject_alt_names.append(
-            SubjectAltNameMatcher(san_type=kind, matcher=StringMatcher(exact=name))
-        )
+    validation.match_typed_subject_alt_names.extend(_expected(settings, host, names))
     return validation
+
+
+def _expected(settings: ClientTLSSettings, host: str, names: Iterable[str]) -> list[SubjectAltNameMatcher]:
+    """Who the server may be."""
+    return [
+        SubjectAltNameMatcher(
+            san_type=SubjectAltNameMatcher.URI if "://" in name else SubjectAltNameMatcher.DNS,
+            matcher=StringMatcher(exact=name),
+        )
+        for name in tuple(settings.subject_alt_names) or tuple(names) or (settings.sni or host,)
+    ]
 
 
 def _uris(peers: Iterable[str]) -> list[SubjectAltNameMatcher]:

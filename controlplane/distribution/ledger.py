@@ -139,14 +139,19 @@ class DistributionLedger:
         return tuple(sorted(found, key=lambda item: (item[0], item[1].type_url, item[1].name)))
 
     def settled(self, revision: int) -> bool:
-        """Whether no proxy is still to answer: what RevisionStatus says, at the cost of one look where it is not."""
+        """Whether it is published and no proxy is still to answer: mostly at the cost of one look."""
         if revision > self.published:
             return False
         late = self._streams.get(self._late)
-        if late is not None and _is_pending(late[1], revision):
-            return False
-        self._late = next((key for key, (_, sync) in self._streams.items() if _is_pending(sync, revision)), 0)
-        return not self._late
+        if late is None or not late[1].pending_for(revision):
+            streams = self._streams.items()
+            self._late = next((key for key, (_, sync) in streams if sync.pending_for(revision)), 0)
+            late = self._streams.get(self._late)
+        if late is None:
+            return True
+        # A proxy that refuses is not waited for, whatever else is unanswered on its streams.
+        refused = any(item.span.holds(revision) for _, item in self.rejections())
+        return self.revision_status(revision).settled if refused else False
 
     def revision_status(self, revision: int) -> RevisionStatus:
         """How far `revision` has come. A node with several streams is acked when all of them are."""
@@ -177,10 +182,6 @@ class DistributionLedger:
         """Equal as long as nothing happened: no stream came or went, nothing was sent or answered."""
         events = sum(sync.events for _, sync in self._streams.values())
         return self.published, len(self._streams), max(self._streams, default=0), events
-
-
-def _is_pending(sync: StreamSync, revision: int) -> bool:
-    return sync.pending_for(revision) and not any(item.span.holds(revision) for item in sync.rejections())
 
 
 def _waits(revision: int, pending: Mapping[str, StreamSync]) -> Iterator[Waiting]:

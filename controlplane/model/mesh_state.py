@@ -24,7 +24,14 @@ from controlplane.model.services import DEFINING_KINDS, Service, workload_of_ent
 from controlplane.model.views import Endpoint, NodeView, ServiceView, Target, ViewMaker
 from controlplane.model.workloads import WorkloadKey, Workloads, key_of
 from controlplane.policy.hosts import covers, is_wildcard
-from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION, VIRTUAL_SERVICE, WORKLOAD_ENTRY, KindInfo
+from controlplane.policy.kinds import (
+    DESTINATION_RULE,
+    PEER_AUTHENTICATION,
+    SECRET,
+    VIRTUAL_SERVICE,
+    WORKLOAD_ENTRY,
+    KindInfo,
+)
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.workload_entry import WorkloadEntry
 from controlplane.registry.instances import Ejection, Instance, Node
@@ -71,6 +78,7 @@ class MeshState:
         "objects",
         "revision",
         "roots",
+        "secrets",
         "settings",
         "tested_labels",
         "views",
@@ -83,6 +91,7 @@ class MeshState:
         self.views: PersistentMap[str, ServiceView] = PersistentMap()  # by host
         self.node_views: PersistentMap[str, NodeView] = PersistentMap()
         self.roots: PersistentMap[str, str] = PersistentMap()  # of the mesh's CA: id -> certificate in PEM
+        self.secrets: PersistentMap[tuple[str, str], PolicyObject] = PersistentMap()  # by namespace and name
         self.tested_labels: frozenset[str] = frozenset()  # label keys that a rule tests on the caller
         self._targets: PersistentMap[str, Target] = PersistentMap()
         self._nodes: PersistentMap[str, Node] = PersistentMap()
@@ -174,6 +183,7 @@ class MeshState:
             _changed(self._ejections, _ejections(changes)), changes.deleted_ejections
         )
         following.roots = self.roots.updated(_changed(self.roots, dict(changes.roots)), changes.deleted_roots)
+        following.secrets = self.secrets.updated(_secrets(puts.values()), _secrets(gone))
         self._fold(following, changes, list(puts.values()), [*gone, *replaced])
         return following
 
@@ -303,6 +313,10 @@ def _nodes(changes: Changes) -> dict[str, Node]:
 
 def _ejections(changes: Changes) -> dict[EjectionKey, Ejection]:
     return {(item.cluster, item.endpoint, item.node): item for item in changes.ejections}
+
+
+def _secrets(objects: Iterable[PolicyObject]) -> dict[tuple[str, str], PolicyObject]:
+    return {(item.metadata.namespace, item.metadata.name): item for item in objects if item.kind is SECRET}
 
 
 def _of(objects: Iterable[PolicyObject], kinds: frozenset[KindInfo]) -> list[PolicyObject]:

@@ -47,6 +47,7 @@ class Proxy:
     delta: bool = False
     tls_dir: str = ""
     tls: bool = True  # whether it has certificates of the mesh
+    secrets: bool = False  # it has shown that it may have the Secrets of its namespace
     ttl: bool = False  # whether its resources may have a TTL, on the protocol that it speaks
     user_agent: str = ""
     workloads: tuple[Instance, ...] = ()
@@ -81,6 +82,7 @@ class ProxyScope:
     delta: bool
     tls: bool
     tls_dir: str = ""
+    secrets: bool = False
 
     @property
     def namespaces(self) -> tuple[str, ...]:

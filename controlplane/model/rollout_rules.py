@@ -6,7 +6,7 @@ Source: decision 24 (PeerAuthentication and `tls` blocks).
 from collections.abc import Iterator
 
 from controlplane.policy.destination_rule import DestinationRule
-from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION
+from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION, SECRET
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.traffic_policy import TrafficPolicy
 
@@ -17,6 +17,8 @@ def unstageable(candidate: PolicyObject, stored: PolicyObject | None) -> tuple[t
     """(field, message) of everything in the object that a rollout refuses; also a `tls` block that it would remove."""
     if candidate.kind is PEER_AUTHENTICATION:
         return (("kind", f"found PeerAuthentication, expected another kind in a rollout: {_BOTH}"),)
+    if candidate.kind is SECRET:
+        return (("kind", "found Secret, expected another kind in a rollout: its content would be kept twice"),)
     if candidate.kind is not DESTINATION_RULE:
         return ()
     wanted = tuple(_tls_fields(candidate.spec_as(DestinationRule)))

@@ -28,6 +28,7 @@ def scope_of(proxy: Proxy, node: NodeView | None, tested: frozenset[str]) -> Pro
         delta=proxy.delta,
         tls=proxy.tls,
         tls_dir=proxy.tls_dir,
+        secrets=proxy.secrets,
     )
 
 

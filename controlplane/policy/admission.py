@@ -16,16 +16,18 @@ from controlplane.policy import shape
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.kinds import KINDS, KindInfo
 from controlplane.policy.limits import bounded_copy
-from controlplane.policy.objects import Metadata, PolicyObject, canonical_json
+from controlplane.policy.objects import ENVELOPE, Metadata, PolicyObject, canonical_json
 from controlplane.policy.peer_authentication import PeerAuthentication
 from controlplane.policy.rules.destination_rule import check_destination_rule
 from controlplane.policy.rules.metadata import check_metadata
 from controlplane.policy.rules.peer_authentication import check_peer_authentication
+from controlplane.policy.rules.secret import check_secret
 from controlplane.policy.rules.service import check_service
 from controlplane.policy.rules.service_entry import check_service_entry
 from controlplane.policy.rules.virtual_service import check_virtual_service
 from controlplane.policy.rules.workload_entry import check_workload_entry
 from controlplane.policy.scalars import shown
+from controlplane.policy.secret import Secret, folded
 from controlplane.policy.service import Service
 from controlplane.policy.service_entry import ServiceEntry
 from controlplane.policy.spec import Spec
@@ -51,7 +53,6 @@ class Rejected:
     warnings: tuple[str, ...] = ()
 
 
-_ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 _RULES: dict[type[Spec], Callable[[Any, Path, Report], None]] = {
     VirtualService: check_virtual_service,
     DestinationRule: check_destination_rule,
@@ -59,7 +60,10 @@ _RULES: dict[type[Spec], Callable[[Any, Path, Report], None]] = {
     WorkloadEntry: check_workload_entry,
     PeerAuthentication: check_peer_authentication,
     Service: check_service,
+    Secret: check_secret,
 }
+# What is stored in another form than it was written in.
+_STORED: dict[type[Spec], Callable[[Mapping[str, Any]], dict[str, Any]]] = {Secret: folded}
 
 
 def admit(
@@ -78,7 +82,7 @@ def admit(
         report.add(path, message)
     report.spoil(path for path, _ in breaches)
     info = _kind(report)
-    _check_envelope(report, strict=strict)
+    _check_envelope(report, info, strict=strict)
     metadata = check_metadata(report, info, default_namespace=default_namespace, strict=strict)
     report.namespace = metadata.namespace
     if info is None:
@@ -87,11 +91,12 @@ def admit(
 
 
 def _admit_spec(info: KindInfo, metadata: Metadata, report: Report, *, strict: bool) -> Admitted | Rejected:
+    root = Path() if info.at_root else SPEC
     raw = _raw_spec(info, report)
     stored = None if raw is None else _without_nulls(raw)
     spec = None
     if raw is not None:
-        spec, errors = shape.parse(info.spec_model, raw)
+        spec, errors = shape.parse(info.spec_model, raw, root)
         for error in errors:
             if error.unknown and not strict:
                 report.warn(error.path, error.message)
@@ -102,9 +107,12 @@ def _admit_spec(info: KindInfo, metadata: Metadata, report: Report, *, strict: b
         report.spoil(error.nearest for error in errors if error.nearest is not None and strict)
         check = _RULES.get(info.spec_model)
         if spec is not None and check is not None:
-            check(spec, SPEC, report)
+            check(spec, root, report)
     if report.violations or spec is None:
         return Rejected(tuple(report.violations), tuple(report.warnings))
+    if info.spec_model in _STORED:
+        stored = _STORED[info.spec_model](stored or {})
+        spec = shape.parse_known(info.spec_model, stored)
     obj = PolicyObject(kind=info, metadata=metadata, spec=spec, spec_json=canonical_json(stored))
     return Admitted(obj, tuple(report.warnings))
 
@@ -134,15 +142,20 @@ def _kind_names() -> str:
     return ", ".join(info.kind for info in KINDS)
 
 
-def _check_envelope(report: Report, *, strict: bool) -> None:
+def _check_envelope(report: Report, info: KindInfo | None, *, strict: bool) -> None:
+    own = shape.known_fields(info.spec_model) if info is not None and info.at_root else ("spec",)
+    known = (*ENVELOPE, *own)
     for name in report.manifest:
-        if name not in _ENVELOPE:
-            message, _ = shape.unknown_field(name, _ENVELOPE, "a manifest")
+        if name not in known:
+            message, _ = shape.unknown_field(name, known, "a manifest")
             (report.add if strict else report.warn)(Path((name,)), message)
 
 
 def _raw_spec(info: KindInfo, report: Report) -> dict[str, Any] | None:
     """A private copy of the spec; an absent one is empty where the kind allows that."""
+    if info.at_root:
+        own = shape.known_fields(info.spec_model)
+        return {key: shape.deep_copy(value) for key, value in report.manifest.items() if key in own}
     spec = report.manifest.get("spec")
     if isinstance(spec, dict):
         return {key: shape.deep_copy(value) for key, value in spec.items()}

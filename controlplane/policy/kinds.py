@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.peer_authentication import PeerAuthentication
+from controlplane.policy.secret import Secret
 from controlplane.policy.service import Namespace, Service
 from controlplane.policy.service_entry import ServiceEntry
 from controlplane.policy.spec import Spec
@@ -33,6 +34,7 @@ class KindInfo:
     spec_model: type[Spec]
     spec_required: bool = True
     dns_label_name: bool = False  # the name is one DNS label instead of a DNS subdomain
+    at_root: bool = False  # the fields of the spec stand beside `metadata`; there is no `spec`
 
     @property
     def storage_api_version(self) -> str:
@@ -158,9 +160,22 @@ WORKLOAD_ENTRY = _istio(_NETWORKING, "WorkloadEntry", "workloadentries", "we", _
 PEER_AUTHENTICATION = _istio(
     _SECURITY, "PeerAuthentication", "peerauthentications", "pa", ("v1", "v1beta1"), PeerAuthentication
 )
+SECRET = KindInfo(
+    group="",
+    kind="Secret",
+    plural="secrets",
+    singular="secret",
+    short_names=(),
+    versions=("v1",),
+    storage_version="v1",
+    namespaced=True,
+    spec_model=Secret,
+    spec_required=False,
+    at_root=True,
+)
 SERVICE = _core("Service", "svc", Service, namespaced=True)
 NAMESPACE = _core("Namespace", "ns", Namespace, namespaced=False)
 
 KINDS = Kinds(
-    (VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, PEER_AUTHENTICATION, SERVICE, NAMESPACE)
+    (VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, PEER_AUTHENTICATION, SERVICE, SECRET, NAMESPACE)
 )

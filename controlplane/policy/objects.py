@@ -27,6 +27,9 @@ COMPAT_ANNOTATION = "gossamer.mesh/compat"
 MERGE_ANNOTATION = "gossamer.mesh/merge"
 TTL_ANNOTATION = "gossamer.mesh/ttl"
 
+# What stands in every manifest, whatever its kind.
+ENVELOPE = ("apiVersion", "kind", "metadata", "status")
+
 S = TypeVar("S", bound=Spec)
 
 
@@ -72,7 +75,7 @@ class PolicyObject:
     kind: KindInfo
     metadata: Metadata
     spec: Spec = field(compare=False, repr=False)
-    spec_json: bytes
+    spec_json: bytes = field(repr=False)  # of a Secret it holds keys
 
     @property
     def ref(self) -> ObjectRef:
@@ -107,11 +110,12 @@ class PolicyObject:
 
     def manifest(self, version: str = "") -> dict[str, Any]:
         """A fresh manifest in a served version, by default that of the store; without status and resourceVersion."""
+        fields = json.loads(self.spec_json)
         return {
             "apiVersion": self.kind.api_version(version or self.kind.storage_version),
             "kind": self.kind.kind,
             "metadata": self.metadata.manifest(),
-            "spec": json.loads(self.spec_json),
+            **(fields if self.kind.at_root else {"spec": fields}),
         }
 
     def says_the_same_as(self, other: "PolicyObject") -> bool:
@@ -144,7 +148,7 @@ def decode(data: bytes) -> PolicyObject:
         info = KINDS.by_api_version(value["apiVersion"], value["kind"])
         if info is None:
             raise ValueError(f"found {value['apiVersion']} {value['kind']}, expected a served kind")
-        spec = value.get("spec", {})
+        spec = {key: value[key] for key in value if key not in ENVELOPE} if info.at_root else value.get("spec", {})
         return PolicyObject(
             kind=info,
             metadata=_metadata(value["metadata"]),

@@ -37,8 +37,8 @@ class ShapeError:
     nearest: Path | None = None
 
 
-def parse(model: type[Spec], raw: dict[str, Any]) -> tuple[Spec | None, list[ShapeError]]:
-    """Parse `raw`, which is changed: whatever is wrong is removed from it.
+def parse(model: type[Spec], raw: dict[str, Any], root: Path = SPEC) -> tuple[Spec | None, list[ShapeError]]:
+    """Parse `raw`, which is changed: whatever is wrong is removed from it. `root`: where it stands in the manifest.
 
     Returns the spec of what is left, None when nothing can be parsed, and the errors.
     """
@@ -47,7 +47,7 @@ def parse(model: type[Spec], raw: dict[str, Any]) -> tuple[Spec | None, list[Sha
         try:
             return model.model_validate(raw, by_alias=True, by_name=False), found
         except ValidationError as error:
-            errors = [_translate(model, detail) for detail in error.errors(include_url=False)]
+            errors = [_translate(model, detail, root) for detail in error.errors(include_url=False)]
             found.extend(errors)
             for item in errors:
                 remove(raw, item.loc)
@@ -87,11 +87,11 @@ def _nearest(name: str, names: list[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
-def _translate(model: type[Spec], detail: ErrorDetails) -> ShapeError:
+def _translate(model: type[Spec], detail: ErrorDetails, root: Path) -> ShapeError:
     loc = detail["loc"]
     if loc and loc[-1] == _KEY_MARK and len(loc) > 1:
         loc = loc[:-1]
-    path, owner = _locate(model, loc)
+    path, owner = _locate(model, loc, root)
     kind = detail["type"]
     if kind == "extra_forbidden" and owner is not None:
         message, nearest = unknown_field(str(loc[-1]), known_fields(owner), owner.__name__)
@@ -102,9 +102,9 @@ def _translate(model: type[Spec], detail: ErrorDetails) -> ShapeError:
     return ShapeError(loc, path, found_expected(detail["input"], _EXPECTED.get(kind, detail["msg"])))
 
 
-def _locate(model: type[Spec], loc: Loc) -> tuple[Path, type[BaseModel] | None]:
+def _locate(model: type[Spec], loc: Loc, root: Path) -> tuple[Path, type[BaseModel] | None]:
     """The path of a pydantic location, and the message that its last part is a field of."""
-    path, owner = SPEC, None
+    path, owner = root, None
     current: Any = model
     for part in loc:
         current, owner = _bare(current), None

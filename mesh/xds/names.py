@@ -67,6 +67,8 @@ def virtual_host_resource(route_configuration: str, virtual_host: str) -> str:
 
 # The secret that holds the mesh's roots (decision 15); it is the same for every proxy.
 TRUST_SECRET = "mesh/trust"
+# Before the names of those that hold the user's keys and roots.
+USER_SECRETS = "kubernetes://"
 
 
 def split_virtual_host_resource(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Invalid policies of all six kinds, each with the one violation that it must cause.
+"""Invalid policies of all seven kinds, each with the one violation that it must cause.
 
 Owns:   the table. tests/unit/controlplane/policy checks admission with it, tests/e2e posts it through REST.
 Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_manifests.py).
@@ -9,7 +9,7 @@ Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_ma
 from dataclasses import dataclass
 
 VS, DR, SE, WE = "VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry"
-PA, SVC = "PeerAuthentication", "Service"
+PA, SVC, SECRET = "PeerAuthentication", "Service", "Secret"
 _API_VERSIONS = {
     **dict.fromkeys((VS, DR, SE, WE), "networking.istio.io/v1"),
     PA: "security.istio.io/v1",
@@ -424,6 +424,8 @@ def _of_metadata() -> tuple[BadPolicy, ...]:
         ("label-number", VS, "{name: bad, labels: {a: 1}}", "metadata.labels[a]", "a string (write it in quotes)"),
         ("label-key", DR, "{name: bad, labels: {a b: c}}", "metadata.labels[a b]", "a label's key"),
         ("labels-list", SE, "{name: bad, labels: [a]}", "metadata.labels", "found a list, expected an object"),
+        ("ttl", SVC, "{name: bad, annotations: {gossamer.mesh/ttl: 1s}}",
+         "metadata.annotations[gossamer.mesh/ttl]", 'found "1s", expected a duration from "3s" to "24h"'),
         ("annotation", SVC, "{name: bad, annotations: {gossamer.mesh/compat: kuma}}",
          "metadata.annotations[gossamer.mesh/compat]", 'found "kuma", expected one of istio'),
         ("generate-name", PA, "{generateName: bad-}", "metadata.generateName", "names are not generated"),
@@ -454,6 +456,43 @@ def _of_envelope() -> tuple[BadPolicy, ...]:
     return tuple(BadPolicy(f"envelope-{name}", *row) for name, *row in rows)
 
 
+_CERTIFICATE = '"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----"'
+_KEY = '"-----BEGIN PRIVATE KEY-----\\nMIIB\\n-----END PRIVATE KEY-----"'
+
+
+def _of_secrets() -> tuple[BadPolicy, ...]:
+    """Nothing of a value may stand in the message: `hunter2` is in many of them."""
+    pair = f"stringData: {{tls.crt: {_CERTIFICATE}, tls.key: {_KEY}}}"
+    hidden = "found something else (not shown), expected "
+    encrypted = _KEY.replace("PRIVATE", "ENCRYPTED PRIVATE")
+    not_der = _CERTIFICATE.replace("MIIB", "AAAA")
+    rows = (
+        ("type", f"type: kubernetes.io/basic-auth\n{pair}", "type", 'found "kubernetes.io/basic-auth", expected'),
+        ("base64", "data: {token: hunter2!}", "data[token]", f"{hidden}base64"),
+        ("number", "stringData: {token: 7}", "stringData[token]", f"{hidden}a string"),
+        ("text", "data: hunter2", "data", f"{hidden}an object"),
+        ("null", "data: {token: null}", "data[token]", f"{hidden}a string"),
+        ("key", 'stringData: {"a/b": hunter2}', "stringData[a/b]", "found another key, expected letters"),
+        ("certificate", "stringData: {ca.crt: hunter2}", "stringData[ca.crt]", f"{hidden}certificates in PEM"),
+        ("not-a-certificate", f"stringData: {{ca.crt: {_KEY}}}", "stringData[ca.crt]", "certificates in PEM"),
+        ("not-der", f"stringData: {{ca.crt: {not_der}}}", "stringData[ca.crt]", hidden),
+        ("private-key", f"stringData: {{cert: {_CERTIFICATE}, key: hunter2}}", "stringData[key]", "a private key in"),
+        ("encrypted", f"stringData: {{cert: {_CERTIFICATE}, key: {encrypted}}}", "stringData[key]", "not encrypted"),
+        ("no-key", f"stringData: {{cert: {_CERTIFICATE}}}", "data[key]", "expected a value: cert and key"),
+        ("tls-without", f"type: kubernetes.io/tls\nstringData: {{tls.key: {_KEY}}}", "data[tls.crt]",
+         "a Secret of type kubernetes.io/tls holds tls.crt and tls.key"),
+        ("large", f"stringData: {{token: {'x' * 524289}}}", "data", "found 524289 bytes, expected at most 524288"),
+        ("spec", f"{pair}\nspec: {{}}", "spec", 'found the unknown field "spec"'),
+        ("field", f"{pair}\nstringdata: {{}}", "stringdata", "did you mean stringData?"),
+    )  # fmt: skip
+    return tuple(
+        BadPolicy(
+            f"{SECRET}-{name}", SECRET, f"apiVersion: v1\nkind: Secret\nmetadata: {{name: bad}}\n{text}\n", field, said
+        )
+        for name, text, field, said in rows
+    )
+
+
 BAD_POLICIES: tuple[BadPolicy, ...] = (
     *(
         BadPolicy(f"{kind}-{name}", kind, manifest(kind, spec), field, message)
@@ -462,4 +501,5 @@ BAD_POLICIES: tuple[BadPolicy, ...] = (
     ),
     *_of_metadata(),
     *_of_envelope(),
+    *_of_secrets(),
 )

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.cli.local_mesh import LocalMesh, Process, request, wait_until
@@ -24,11 +25,18 @@ def meshctl(mesh: LocalMesh, *arguments: str, check: bool = True) -> subprocess.
     return done
 
 
-def start_envoy(mesh: LocalMesh, node: str, number: int, *workloads: str, sotw: bool = False) -> Process:
+def start_envoy(
+    mesh: LocalMesh,
+    node: str,
+    number: int,
+    *workloads: str,
+    sotw: bool = False,
+    namespaces: Sequence[str] = ("default",),
+) -> Process:
     """Bootstrap a bare Envoy with meshctl (decision 15) on address `number`, start it, wait until it has listeners."""
     folder = mesh.root / node
     address = mesh.address(number)
-    token = mesh.token(node)
+    token = mesh.token(node, namespaces=namespaces)
     meshctl(
         mesh, "envoy", "bootstrap", "--node", node, "--token", token, "--dir", str(folder), "--address", address,
         "--join-address", str(mesh.ready["grpc_tls"]), "--xds-address", str(mesh.ready["grpc_mtls"]),

@@ -1,11 +1,12 @@
 """The compiler's golden cases: a folder with input.yaml and proxy.yaml, and what is compiled from them.
 
-proxy.yaml: `node` (an xDS Node as JSON), `delta`; optionally `input`, the name of the case whose input.yaml is used.
+proxy.yaml: `node` (an xDS Node as JSON), `delta`; optionally `secrets` (it is given them) and `input`, the name of the
+case whose input.yaml is used.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
@@ -37,6 +39,7 @@ MESSAGES: Mapping[str, type[Message]] = {
 }
 # File -> the types that it holds.
 FILES: Mapping[str, tuple[str, ...]] = {
+    "secrets.yaml": (type_url.SECRET,),
     "listeners.yaml": (type_url.LISTENER,),
     "routes.yaml": (type_url.ROUTE_CONFIGURATION, type_url.VIRTUAL_HOST),
     "clusters.yaml": (type_url.CLUSTER,),
@@ -66,7 +69,8 @@ class Case:
 
     @cached_property
     def proxy(self) -> Proxy:
-        return proxy_of(self.spec["node"], delta=self.spec.get("delta", True))
+        proxy = proxy_of(self.spec["node"], delta=self.spec.get("delta", True))
+        return replace(proxy, secrets=self.spec.get("secrets", False))
 
     @cached_property
     def compiled(self) -> tuple[View, tuple[Condition, ...]]:
@@ -95,7 +99,9 @@ def cases() -> list[Case]:
 
 def message_of(resource: Resource) -> Message:
     """The message of a resource."""
-    return MESSAGES[resource.type_url].FromString(resource.body)
+    # Apart from the others: agents decode none but the roots.
+    kind = Secret if resource.type_url == type_url.SECRET else MESSAGES[resource.type_url]
+    return kind.FromString(resource.body)
 
 
 def plain(resource: Resource) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from controlplane.cli.output.terminal import STRONG, Terminal, terminal_of
 from controlplane.cli.resources import Wanted, object_path, wanted_of
 from controlplane.cli.state import Item
 from controlplane.policy.kinds import SERVICE
+from controlplane.policy.secret import redacted
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import DEFAULT_NAMESPACE, ObjectRef
 
@@ -85,12 +86,15 @@ def _concerns(event: Item, ref: ObjectRef) -> bool:
 
 def render(manifest: Any, facts: dict[str, Any], terminal: Terminal) -> str:
     """The sections that have something to say."""
+    manifest = redacted(manifest)
     sections = [_head(manifest)]
     conditions = (manifest.get("status") or {}).get("conditions", ())
     if conditions:
         sections.append(_section("Conditions", _conditions(conditions), terminal))
     if manifest.get("spec"):
         sections.append(_section("Spec", _indented(as_yaml(manifest["spec"])), terminal))
+    if manifest.get("data"):
+        sections.append(_section("Data", _indented(as_yaml(manifest["data"])), terminal))
     if facts["endpoints"]:
         sections.append(_section("Endpoints", _indented(endpoints.render(facts["endpoints"], terminal)), terminal))
     if facts["revision"]:

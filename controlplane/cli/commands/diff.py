@@ -21,6 +21,7 @@ from controlplane.cli.refusals import Refusal
 from controlplane.cli.resources import collection_path, object_path
 from controlplane.cli.sources import Batch, read_batch
 from controlplane.policy.kinds import KINDS, KindInfo
+from controlplane.policy.secret import redacted
 from mesh.errors import ErrorCode, MeshError
 
 EPILOG = """\
@@ -118,7 +119,9 @@ def _resource_lines(resource: Any) -> list[str]:
 
 def unified(name: str, before: Any, after: Any) -> str:
     """The diff of two manifests; empty when they say the same."""
-    lines = difflib.unified_diff(_lines(before), _lines(after), f"live {name}", f"applied {name}")
+    old = redacted(before) if before else before
+    new = redacted(after, before) if after else after
+    lines = difflib.unified_diff(_lines(old), _lines(new), f"live {name}", f"applied {name}")
     return "".join(lines)
 
 

@@ -96,7 +96,7 @@ async def test_discovery_for_kubectl(rest: Api) -> None:
     assert (await rest.get("/apis/security.istio.io"))["kind"] == "APIGroup"
     names = {item["name"]: item for item in (await rest.get("/apis/networking.istio.io/v1"))["resources"]}
     assert (names["virtualservices"]["namespaced"], names["virtualservices"]["shortNames"]) == (True, ["vs"])
-    assert {item["name"] for item in (await rest.get("/api/v1"))["resources"]} == {"services", "namespaces"}
+    assert {item["name"] for item in (await rest.get("/api/v1"))["resources"]} == {"services", "secrets", "namespaces"}
     await rest.get("/apis/nothing", status=404)
     await rest.get("/apis/nothing/v1", status=404)
     for entry in (await rest.get("/openapi/v3"))["paths"].values():

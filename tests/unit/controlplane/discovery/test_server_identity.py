@@ -19,9 +19,10 @@ from controlplane.store.keys import INSTANCES, node_key
 from controlplane.store.memory import MemoryStore
 from mesh.identity import join_token
 from mesh.xds import type_url
-from tests.support.ads import Ads, RawStream, node, until
+from tests.support.ads import Ads, RawStream, node, served, until
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority, ShiftedClock
 from tests.support.compiling import instance, mesh_of
+from tests.support.secrets import CLIENT, ROOTS, RULE, SERVICE_ENTRY, tls_secret
 
 MEMBER = f"spiffe://{TRUST_DOMAIN}/node/node-1"
 WORKLOAD = f"spiffe://{TRUST_DOMAIN}/ns/default/sa/billing"
@@ -128,3 +129,38 @@ def test_without_a_grant_nothing_is_permitted() -> None:
     allowed, problems = permitted(None, "node-1", [instance("a")])
     assert allowed == []
     assert problems == ["instance a: node node-1 may not run namespace default, service account user-service"]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "account", "names"),
+    [("default", "billing", {CLIENT, ROOTS}), ("default", "payroll", set()), ("other", "billing", set())],
+    ids=["granted", "another-account", "another-namespace"],
+)
+async def test_secrets_are_for_whom_the_grant_names(
+    port: Port, namespace: str, account: str, names: set[str]
+) -> None:  # fmt: skip
+    """A node says itself in which namespace it is; its join token says whether it may."""
+    port.ads.publish(mesh_of(*_secrets(namespace)))
+    stream = port.stream(node("node-1", "envoy", NAMESPACE=namespace, SERVICE_ACCOUNT=account))
+    await stream.send(type_url=type_url.SECRET, resource_names_subscribe=[CLIENT, ROOTS])
+    assert {item.name for item in (await stream.take()).resources} == names
+
+
+def _secrets(namespace: str) -> list[str]:
+    texts = (RULE, tls_secret())
+    return [SERVICE_ENTRY, *(text.replace("metadata: {", f"metadata: {{namespace: {namespace}, ") for text in texts)]
+
+
+@pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
+async def test_no_secret_leaves_the_port_without_tls(delta: bool) -> None:
+    async with served(Ads(mesh_of(SERVICE_ENTRY, RULE, tls_secret()))) as ads:
+        stream = ads.stream(node("node-1", "envoy"), delta=delta)
+        names = "resource_names_subscribe" if delta else "resource_names"
+        await stream.send(type_url=type_url.SECRET, **{names: [CLIENT, ROOTS]})
+        await stream.send(type_url=type_url.CLUSTER)
+        found = await stream.take()
+        while found.type_url != type_url.CLUSTER:
+            assert not found.resources
+            found = await stream.take()
+        assert len(found.resources) == 1
+        assert not [data for data in stream.raw if b"hunter2" in data]

@@ -154,3 +154,30 @@ def test_the_fingerprint_changes_with_everything_that_happens() -> None:
         assert ledger.fingerprint() not in seen
         seen.add(ledger.fingerprint())
     assert ledger.fingerprint() in seen
+
+
+def test_settled_says_what_the_status_says() -> None:
+    ledger = DistributionLedger()
+    assert not ledger.settled(1)  # nobody is there, but somebody may come before it is published
+    one, other, third = connect(ledger, 1, "n1"), connect(ledger, 2, "n1"), connect(ledger, 3, "n2")
+
+    def both() -> bool:
+        assert ledger.settled(7) == (ledger.published >= 7 and ledger.revision_status(7).settled)
+        return ledger.settled(7)
+
+    assert not both()
+    ledger.publish(7)
+    assert both()
+    for sync in (one, other, third):
+        push(sync, "1", Span(6, 7))
+    assert not both()
+    third.ack(CLUSTER, "1")
+    one.nack(CLUSTER, "1", "a: bad", {"a": "bad"})
+    assert both()  # the other stream of a node that refuses is not waited for
+    push(third, "2", Span(6, 7))
+    assert not both()
+    third.ack(CLUSTER, "2")
+    other.ack(CLUSTER, "1")
+    assert both()
+    ledger.disconnect(1)
+    assert both()

@@ -8,7 +8,15 @@ from controlplane.policy.admission import Admitted, Rejected, admit
 from controlplane.policy.manifests import load_documents
 from tests.support.bad_policies import BAD_POLICIES, BadPolicy
 
-KINDS = {"VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "PeerAuthentication", "Service"}
+KINDS = {
+    "VirtualService",
+    "DestinationRule",
+    "ServiceEntry",
+    "WorkloadEntry",
+    "PeerAuthentication",
+    "Service",
+    "Secret",
+}
 
 
 @pytest.mark.parametrize("case", BAD_POLICIES, ids=lambda case: case.name)
@@ -21,6 +29,7 @@ def test_refused(case: BadPolicy) -> None:
     assert case.message in violation.message
     assert violation.message.startswith("found ")
     assert ", expected " in violation.message
+    assert "hunter2" not in str(verdict), "no value of a Secret is shown"
 
 
 def test_the_table_is_large_and_covers_all_kinds() -> None:
