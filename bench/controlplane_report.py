@@ -28,20 +28,21 @@ def goals(result: Row) -> Iterator[Goal]:
     """Each target with what was measured."""
     main = result["main"]
     endpoint = main["changes"][0]
-    size = f"{endpoint['services']} services, {endpoint['streams']} streams"
-    yield _below(f"endpoint change to the last, {size}", endpoint["last_ms"], 150, "ms")
+    size = f"{endpoint['services']} services x {endpoint['streams']} streams"
+    yield _below(f"endpoint change, {size}", endpoint["last_ms"], 150, "ms")
     if many := result.get("many"):
-        size = f"{many['services']} services, {many['streams']} streams"
-        yield _below(f"endpoint change to the last, {size}", many["last_ms"], 600, "ms")
+        size = f"{many['services']} services x {many['streams']} streams"
+        yield _below(f"endpoint change, {size}", many["last_ms"], 600, "ms")
     yield _below(f"POST to the last ACK of {endpoint['streams']}, p99", main["acknowledged"]["p99_ms"], 1000, "ms")
     others = main["interest"]["others_bytes"]
-    yield Goal("bytes to streams that a change does not concern", "0", str(others), others == 0)
+    yield Goal("bytes to streams that are not concerned", "0", str(others), others == 0)
     yield _below(f"memory per proxy, {endpoint['services']} services", main["memory_kib"], _MEMORY_KIB, "KiB")
+    yield _below("the same, after all changes and a reconnect", main["memory_later_kib"], _MEMORY_KIB, "KiB")
     if many:
         yield _below(f"memory per proxy, {many['services']} services", many["memory_kib"], _MEMORY_KIB, "KiB")
     for event in ("reconnect", "cold_start"):
         bodies = main[event]["bodies"]
-        yield Goal(f"resource bodies sent in a {main[event]['event']}", "0", str(bodies), bodies == 0)
+        yield Goal(f"resource bodies, {main[event]['event']}", "0", str(bodies), bodies == 0)
 
 
 def _below(what: str, measured: float, limit: float, unit: str) -> Goal:
@@ -86,7 +87,7 @@ def show(say: Callable[[str], None], result: Row) -> None:
 
 
 def _changes(say: Callable[[str], None], rows: Sequence[Row]) -> None:
-    titles = ("change", "services", "streams", "stored ms", "first ms", "last ms", "worst", "us/stream", "bytes")
+    titles = ("change, ms", "services", "streams", "stored", "first", "last", "worst", "us/stream", "bytes")
     fields = ("stored_ms", "first_ms", "last_ms", "worst_ms", "cpu_us_per_stream", "bytes_per_stream")
     lines = [
         (row["change"], str(row["services"]), str(row["streams"]), *(f"{row[field]:.0f}" for field in fields))
