@@ -88,7 +88,7 @@ def test_every_flag_in_a_sentence_exists() -> None:
     known = set(controlplane_main._parser()._option_string_actions) | set(agent_main.FLAGS) | {"--config", "--check"}
     known |= {name for level in LEVELS.values() for flag in level.flags for name in flag.names}
     known |= {"--max-txn-ops", "--max-request-bytes", "--quota-backend-bytes", "--mode"}
-    others = ("pip", "make", "kubectl", "curl", "docker", "systemd")
+    others = ("python -m bench", "pip", "make", "kubectl", "curl", "docker", "systemd")
     for page, text in documents.quoted():
         flags = {word.partition("=")[0] for word in text.split() if word.startswith("--")}
         assert flags <= known or text.startswith(others), f"{page}: {text}"

@@ -246,6 +246,23 @@ async def test_too_many_at_once_are_told_to_come_back() -> None:
         assert "too many new streams at once" in details
 
 
+async def test_streams_get_their_first_state_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins holds its place until it has what it asked for, or has gone; who waits too long may return."""
+    monkeypatch.setattr(server, "_BEGIN_AT_ONCE", 1)
+    monkeypatch.setattr(server, "_BEGIN_S", 60.0)
+    monkeypatch.setattr(server, "_BEGIN_WAIT_S", 0.2)
+    async with served(Ads(mesh())) as ads:
+        first = ads.stream()
+        await first.send(type_url=type_url.CLUSTER)
+        await first.receive()  # not acknowledged: it is not at rest
+        code, details = await refused(ads.stream(node("node-2")))
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "too many new streams at once" in details
+        first.cancel()
+        await until("the first has left", lambda: not ads.cache.connected())
+        assert await settled(ads.stream(node("node-3")))
+
+
 @pytest.mark.parametrize(
     ("who", "message"),
     [
