@@ -33,8 +33,8 @@ demo: $(READY) ## Run the whole mesh on loopback and show what it does (about a 
 demo-keep: $(READY) ## The same, and leave it running until Ctrl-C
 	@.venv/bin/meshctl demo --keep
 
-test: $(READY) ## Run all tests
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: $(READY) ## Run all tests, two files at a time (PYTEST_ARGS="-n 0 PATH" for one)
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-conformance: $(READY) ## Run the protocol suites alone: conformance, transcripts, the client model, generated policy sets
 	@$(PY) -m pytest $(CONFORMANCE) $(PYTEST_ARGS)
