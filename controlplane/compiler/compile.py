@@ -25,6 +25,7 @@ from controlplane.model.mesh_state import MeshState
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Proxy, ProxyScope
 from controlplane.model.views import ServiceView
+from controlplane.model.workloads import Workloads
 from controlplane.policy.objects import PolicyObject
 from mesh.vocabulary import ObjectRef
 
@@ -82,11 +83,12 @@ class Compiler:
 
 
 class Findings:
-    """The conditions of the latest state, renewed where objects or views changed."""
+    """The conditions of the latest state, renewed where objects, views or workloads changed."""
 
     def __init__(self) -> None:
         self._objects: PersistentMap[ObjectRef, PolicyObject] = PersistentMap()
         self._views: PersistentMap[str, ServiceView] = PersistentMap()
+        self._workloads = Workloads()
         self._by_object: dict[ObjectRef, tuple[Condition, ...]] = {}
         self._by_host: dict[str, tuple[Condition, ...]] = {}
         self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
@@ -95,7 +97,9 @@ class Findings:
 
     def of(self, mesh: MeshState) -> tuple[Condition, ...]:
         """The conditions of `mesh`; the same object while nothing changed."""
-        if mesh.objects is not self._objects or mesh.views is not self._views:
+        known = (self._objects, self._views, self._workloads)
+        # A workload that no service has changes no view, but selectors select it.
+        if any(now is not then for now, then in zip((mesh.objects, mesh.views, mesh.workloads), known, strict=True)):
             combined = merged(self.each(mesh))
             self._all = self._all if combined == self._all else combined
         return self._all
@@ -110,7 +114,7 @@ class Findings:
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
-        self._objects, self._views = mesh.objects, mesh.views
+        self._objects, self._views, self._workloads = mesh.objects, mesh.views, mesh.workloads
         found = {item for own in (*self._by_object.values(), *self._by_host.values()) for item in own}
         for namespace in mesh.peer_namespaces():
             in_root = namespace == mesh.settings.root_namespace

@@ -132,6 +132,11 @@ class MeshState:
         """The instances of one node, sorted."""
         return self._workloads.on_node(node)
 
+    @property
+    def workloads(self) -> Workloads:
+        """All workloads; the same object while none of them changes."""
+        return self._workloads
+
     def selects_any(self, namespace: str, labels: Mapping[str, str]) -> bool:
         """Whether some workload of the namespace carries all the labels."""
         return bool(self._workloads.selected(namespace, labels))

@@ -29,6 +29,22 @@ kind: DestinationRule
 metadata: {name: theirs, namespace: other}
 spec: {host: user-service.default.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
 """
+STRICT_FOR_ONE = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: some}
+spec: {selector: {matchLabels: {app: user-service}}, mtls: {mode: STRICT}}
+"""
+OTHERS_HOST = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: taken}
+spec:
+  hosts: [user-service.default.svc.cluster.local]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  workloadSelector: {labels: {app: somebody-else}}
+"""
 
 
 def found(compiler: Compiler, mesh: MeshState) -> list[tuple[str, str]]:
@@ -55,6 +71,17 @@ def test_missing_subset_comes_and_goes() -> None:
     )
     mesh = fold(mesh, SUBSETS)
     assert found(compiler, mesh) == []
+
+
+def test_a_selector_selects_a_workload_that_no_service_has() -> None:
+    """It joins, which changes no service's view, and the finding ends; it leaves, and the finding is back."""
+    compiler, mesh = Compiler(), mesh_of(STRICT_FOR_ONE + "---\n" + OTHERS_HOST)
+    alone = [("taken", "SelectsNothing"), ("some", "SelectsNothing")]
+    assert found(compiler, mesh) == alone
+    joined = put(mesh, instance("u1", service="user-service"))
+    assert joined.views is mesh.views
+    assert found(compiler, joined) == alone[:1]
+    assert found(compiler, mesh) == alone
 
 
 def test_rules_of_two_namespaces_on_one_node() -> None:
