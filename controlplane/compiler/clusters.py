@@ -27,11 +27,13 @@ from controlplane.compiler.outlier_detection import outlier_detection
 from controlplane.compiler.resources import ADS, duration, make_resource, packed
 from controlplane.compiler.transport_sockets import automatic_matches, mesh_upstream, simple_upstream
 from controlplane.compiler.types import Resource, Source
+from controlplane.model.services import ServiceLabel
 from controlplane.model.traffic_policies import EffectivePolicy
 from controlplane.policy.traffic_policy import ConnectionPoolSettings, HTTPSettings, TLSMode
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
 
+_ISTIO = "istio"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -41,7 +43,8 @@ class ClusterInputs:
 
     `mode`: the TLS mode in effect, None = automatic. `peers`: SPIFFE ids that its hosts may have. `names`: what
     certificates of hosts outside the mesh may be for. `dns`: hosts to resolve; None = EDS. `credentials`: the namespace
-    of the Secrets that `credentialName` means; empty = these proxies are not given them.
+    of the Secrets that `credentialName` means; empty = these proxies are not given them. `service`: its name in
+    metrics.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ClusterInputs:
     names: tuple[str, ...]
     dns: tuple[LbHost, ...] | None
     credentials: str = ""
+    service: ServiceLabel | None = None
     sources: tuple[Source, ...]
 
 
@@ -73,6 +77,7 @@ def build_cluster(inputs: ClusterInputs) -> Resource:
             outlier_detection(policy.outlier_detection, inputs.dialect, istio=inputs.istio)
         )
     _set_transport(cluster, inputs)
+    tell_service(cluster, inputs.service, inputs.dialect)
     if inputs.dialect is not Dialect.GRPC:
         outlier = policy.outlier_detection
         panic = outlier.healthy_panic_threshold_percent if outlier is not None else 0
@@ -126,6 +131,13 @@ def _http2(pool: ConnectionPoolSettings) -> Http2ProtocolOptions:
             KeepaliveSettings(interval=duration(ping.interval), timeout=duration(ping.timeout or 10.0))
         )
     return options
+
+
+def tell_service(cluster: Cluster, service: ServiceLabel | None, dialect: Dialect) -> None:
+    """What an agent's metrics call the service, in Istio's form."""
+    if service is not None and dialect is Dialect.GOSSAMER:
+        label = {"host": service.host, "name": service.name, "namespace": service.namespace}
+        cluster.metadata.filter_metadata[_ISTIO].update({"services": [label]})
 
 
 def _set_discovery(cluster: Cluster, inputs: ClusterInputs) -> None:

@@ -10,12 +10,13 @@ Invariants: the result depends on the arguments only. The same objects are retur
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
 from controlplane.compiler.credential_findings import credential_findings, names_credentials
 from controlplane.compiler.findings import host_findings, object_findings, peer_findings
+from controlplane.compiler.gateway_findings import bound_findings, gateway_findings, is_bound, limit_findings
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.object_findings import selector_findings, selector_of
 from controlplane.compiler.proxies import ProxyCompiler
@@ -26,6 +27,7 @@ from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Proxy, ProxyScope
 from controlplane.model.views import ServiceView
 from controlplane.model.workloads import Workloads
+from controlplane.policy.kinds import GATEWAY
 from controlplane.policy.objects import PolicyObject
 from mesh.vocabulary import ObjectRef
 
@@ -93,6 +95,7 @@ class Findings:
         self._by_host: dict[str, tuple[Condition, ...]] = {}
         self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
         self._crediting: dict[ObjectRef, PolicyObject] = {}  # rules with a `credentialName`
+        self._bound: dict[ObjectRef, PolicyObject] = {}  # VirtualServices of Gateways
         self._all: tuple[Condition, ...] = ()
 
     def of(self, mesh: MeshState) -> tuple[Condition, ...]:
@@ -108,9 +111,10 @@ class Findings:
         """The same one by one: an object may have several of one type."""
         for ref in mesh.objects.changed_since(self._objects):
             item = mesh.objects.get(ref)
-            _note(self._by_object, ref, tuple(object_findings(item)) if item is not None else ())
+            _note(self._by_object, ref, tuple(_own_findings(item)) if item is not None else ())
             _keep(self._selecting, ref, item if item is not None and selector_of(item) else None)
             _keep(self._crediting, ref, item if item is not None and names_credentials(item) else None)
+            _keep(self._bound, ref, item if item is not None and is_bound(item) else None)
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
@@ -121,7 +125,15 @@ class Findings:
             found.update(peer_findings(mesh.peer_authentications(namespace), in_root=in_root))
         found.update(item for rule in self._selecting.values() for item in selector_findings(rule, mesh))
         found.update(item for rule in self._crediting.values() for item in credential_findings(rule, mesh))
+        found.update(item for rule in self._bound.values() for item in bound_findings(rule, mesh))
+        found.update(gateway_findings(mesh))
         return found
+
+
+def _own_findings(item: PolicyObject) -> Iterator[Condition]:
+    yield from object_findings(item)
+    if item.kind is GATEWAY:
+        yield from limit_findings(item)
 
 
 def merged(found: set[Condition]) -> tuple[Condition, ...]:

@@ -21,8 +21,10 @@ from controlplane.compiler.resources import make_resource, socket_address
 from controlplane.compiler.transport_sockets import TLS_MODE_KEY, TLS_MODE_VALUE
 from controlplane.compiler.types import Resource, Source
 from controlplane.model.views import Endpoint
+from controlplane.model.workloads import workload_name
 from mesh.vocabulary import Dialect, HealthStatus, Locality
 from mesh.xds import type_url
+from mesh.xds.workload_name import KEY, METADATA
 
 _MATCH = "envoy.transport_socket_match"
 
@@ -37,6 +39,7 @@ class LbHost:
     weight: int
     locality: Locality
     tls: bool
+    workload: str = ""  # its WorkloadName, for proxies that tell of it in their metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,12 @@ class AssignmentInputs:
     sources: tuple[Source, ...]
 
 
-def lb_hosts(endpoints: Iterable[Endpoint], *, tls: bool, names: bool = False) -> tuple[LbHost, ...]:
-    """`tls`: whether the proxy has certificates, so that the mark matters; `names`: keep what DNS must resolve."""
+def lb_hosts(
+    endpoints: Iterable[Endpoint], *, tls: bool, names: bool = False, workloads: bool = False
+) -> tuple[LbHost, ...]:
+    """`tls`: whether the proxy has certificates, so that the mark matters; `names`: keep what DNS must resolve;
+    `workloads`: whether the proxy asks who they are.
+    """
     return tuple(
         LbHost(
             address=endpoint.address,
@@ -60,6 +67,7 @@ def lb_hosts(endpoints: Iterable[Endpoint], *, tls: bool, names: bool = False) -
             weight=endpoint.workload.weight,
             locality=endpoint.workload.locality,
             tls=tls and endpoint.tls,
+            workload=str(workload_name(endpoint.workload)) if workloads else "",
         )
         for endpoint in endpoints
         if names or is_ip(endpoint.address)
@@ -117,4 +125,6 @@ def _lb_endpoint(host: LbHost) -> LbEndpoint:
         message.load_balancing_weight.value = host.weight
     if host.tls:
         message.metadata.filter_metadata[_MATCH].update({TLS_MODE_KEY: TLS_MODE_VALUE})
+    if host.workload:
+        message.metadata.filter_metadata[METADATA].update({KEY: host.workload})
     return message

@@ -5,10 +5,13 @@ Not:    findings that depend on which proxies are connected (scopes), when they 
 Source: control-plane.md 2.6 (Istio's message codes); decisions 4, 5, 8.
 """
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
+from typing import Protocol
 
+from controlplane.compiler.delegation_findings import delegation_findings
 from controlplane.compiler.limits import (
     destination_rule_limits,
+    envoy_approximations,
     grpc_approximations,
     resolution_problem,
     virtual_service_limits,
@@ -24,7 +27,7 @@ from controlplane.model.views import ServiceView, Target
 from controlplane.model.virtual_services import chosen, destination_host, hosts_of
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.hosts import is_wildcard
-from controlplane.policy.http_route import Destination, HTTPRoute
+from controlplane.policy.http_route import Destination
 from controlplane.policy.kinds import DESTINATION_RULE, SERVICE_ENTRY, VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.selector import selects
@@ -34,6 +37,7 @@ from controlplane.settings import MeshSettings
 from mesh.vocabulary import Dialect
 
 NOT_FOUND = "ReferencedResourceNotFound"
+Located = tuple[str, str, Destination]  # path of the rule, path within the rule
 _SHOWN = 8
 
 
@@ -79,6 +83,14 @@ def grpc_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
             if approximated:
                 yield condition(rule, "Approximated", "GrpcClient", "; ".join(approximated))
         yield from object_findings(rule, Dialect.GRPC)
+
+
+def envoy_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
+    """What Envoys do otherwise."""
+    for rule in rules:
+        approximated = () if rule.wants_istio_behaviour else envoy_approximations(rule.spec_as(VirtualService))
+        if approximated:
+            yield condition(rule, "Approximated", "EnvoyProxy", "; ".join(approximated))
 
 
 def shared_cluster_findings(view: ServiceView, scope: ProxyScope, settings: MeshSettings) -> Iterator[Condition]:
@@ -189,26 +201,63 @@ def _virtual_service(view: ServiceView, rule: PolicyObject, settings: MeshSettin
         yield condition(
             rule, "Conflict", "OtherObjectWins", message, "IST0109", f"spec.hosts[{hosts.index(view.host)}]"
         )  # fmt: skip
+    listener = {own.number for own in view.service.ports} if view.service is not None else set()
+    for part in rule.parts or (rule,):
+        namespace, suffix = part.metadata.namespace, settings.domain_suffix
+        located = [
+            item
+            for item in http_destinations(part.spec_as(VirtualService))
+            if destination_host(item[2], namespace, suffix) in view.targets  # not of a delegate's rule that is left out
+        ]
+        yield from destination_findings(part, located, lambda host: view.targets[host], listener, settings)
+    yield from delegation_findings(rule)
+
+
+def destination_findings(
+    rule: PolicyObject,
+    located: Iterable[Located],
+    target_of: Callable[[str], Target],
+    ports: Collection[int],
+    settings: MeshSettings,
+) -> Iterator[Condition]:
+    """Where a VirtualService sends to, as far as `located` says. `ports`: those that its requests come to."""
     found = Destinations()
-    for index, http in enumerate(rule.spec_as(VirtualService).http):
-        for path, destination in _located(http):
-            _examine(view, rule, destination, f"spec.http[{index}]", path, settings, found)
+    for path, place, destination in located:
+        host = destination_host(destination, rule.metadata.namespace, settings.domain_suffix)
+        _examine(rule, destination, (path, place), (host, target_of(host)), ports, settings, found)
     for message, path in found.missing():
         yield condition(rule, NOT_FOUND, "UnknownDestination", message, "IST0101", path)
     for message, path in found.unclear:
         yield condition(rule, "NoPort", "PortRequired", message, "IST0112", path)
 
 
-def _located(http: HTTPRoute) -> Iterator[tuple[str, Destination]]:
-    """Every destination of a rule with its path within the rule."""
-    for index, target in enumerate(http.route):
-        if target.destination is not None:
-            yield f"route[{index}].destination", target.destination
-    for index, mirror in enumerate(http.mirrors):
-        if mirror.destination is not None:
-            yield f"mirrors[{index}].destination", mirror.destination
-    if http.mirror is not None:
-        yield "mirror", http.mirror
+def http_destinations(spec: VirtualService) -> Iterator[Located]:
+    """Every destination of HTTP rules, with its place."""
+    for index, http in enumerate(spec.http):
+        path = f"spec.http[{index}]"
+        yield from ((path, *item) for item in _targets(http.route))
+        yield from ((path, *item) for item in _targets(http.mirrors, "mirrors"))
+        if http.mirror is not None:
+            yield path, "mirror", http.mirror
+
+
+def tls_and_tcp_destinations(spec: VirtualService) -> Iterator[Located]:
+    """Every destination of the other rules, with its place."""
+    routes = [("tls", own.route) for own in spec.tls], [("tcp", own.route) for own in spec.tcp]
+    for of_kind in routes:
+        for index, (kind, route) in enumerate(of_kind):
+            yield from ((f"spec.{kind}[{index}]", *item) for item in _targets(route))
+
+
+class _HasDestination(Protocol):
+    @property
+    def destination(self) -> Destination | None: ...
+
+
+def _targets(items: Iterable[_HasDestination], name: str = "route") -> Iterator[tuple[str, Destination]]:
+    for index, item in enumerate(items):
+        if item.destination is not None:
+            yield f"{name}[{index}].destination", item.destination
 
 
 class Destinations:
@@ -234,17 +283,16 @@ def _undefined(names: list[str], host: str, hint: str) -> str:
 
 
 def _examine(
-    view: ServiceView,
     rule: PolicyObject,
     destination: Destination,
-    path: str,
-    place: str,
+    at: tuple[str, str],
+    to: tuple[str, Target],
+    ports: Collection[int],
     settings: MeshSettings,
     found: Destinations,
 ) -> None:
-    namespace = rule.metadata.namespace
-    host = destination_host(destination, namespace, settings.domain_suffix)
-    target = view.targets[host]
+    """`at`: path of the rule and of the destination within it; `to`: the destination's host."""
+    (path, place), (host, target) = at, to
     service = target.service
     number = destination.port_number
     if service is None:
@@ -254,11 +302,11 @@ def _examine(
         message = f"{path}: {host} has no port {number}, only {_ports(service)}"
         found.absent.append((message, f"{path}.{place}.port.number"))
         return
-    if destination.subset and client_rule(host, target, Caller(namespace), settings).subset(destination.subset) is None:
+    caller = Caller(rule.metadata.namespace)
+    if destination.subset and client_rule(host, target, caller, settings).subset(destination.subset) is None:
         names = found.subsets.setdefault((host, instances_hint(host, target)), {})
         names.setdefault(destination.subset, f"{path}.{place}.subset")
-    listener = view.service.ports if view.service is not None else ()
-    if number is None and service.only_port is None and any(service.port(own.number) is None for own in listener):
+    if number is None and service.only_port is None and any(service.port(own) is None for own in ports):
         message = f"{path}: {host} has several ports ({_ports(service)}); name one in destination.port.number"
         found.unclear.append((message, f"{path}.{place}"))
 

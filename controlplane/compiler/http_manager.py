@@ -8,6 +8,7 @@ from envoy.config.listener.v3.listener_components_pb2 import Filter
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
     HttpFilter,
@@ -22,7 +23,8 @@ from mesh.vocabulary import Dialect
 SERVER_NAME = "gossamer"
 _STREAM_IDLE_S = 300.0
 _MANAGER = "envoy.filters.network.http_connection_manager"
-_TCP_PROXY = "envoy.filters.network.tcp_proxy"
+_CODEC = "envoy.filters.http.upstream_codec"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
 
 
 def http_manager(stat_prefix: str, dialect: Dialect) -> HttpConnectionManager:
@@ -50,16 +52,20 @@ def manager_filter(manager: HttpConnectionManager) -> Filter:
 def tcp_filter(stat_prefix: str, cluster: str) -> Filter:
     """A TCP proxy as the network filter of a chain."""
     proxy = TcpProxy(stat_prefix=stat_prefix, cluster=cluster, access_log=[access_log()])
-    return Filter(name=_TCP_PROXY, typed_config=packed(proxy))
+    return Filter(name=TCP_PROXY, typed_config=packed(proxy))
 
 
 def _filters(dialect: Dialect) -> list[HttpFilter]:
-    router = HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))
-    if dialect is not Dialect.ENVOY:
-        return [router]
-    # Both do nothing unless a route configures them.
+    router = Router()
+    if dialect is Dialect.GOSSAMER:
+        router.upstream_http_filters.add(name=fault.OF_TRIES, typed_config=packed(HTTPFault()))
+        router.upstream_http_filters.add(name=_CODEC, typed_config=packed(UpstreamCodec()))
+    last = HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))
+    if dialect is Dialect.GRPC:
+        return [last]
+    # They do nothing unless a route configures them.
     return [
         HttpFilter(name=cors.NAME, typed_config=packed(Cors())),
         HttpFilter(name=fault.NAME, typed_config=packed(HTTPFault())),
-        router,
+        last,
     ]

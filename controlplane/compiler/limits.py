@@ -6,6 +6,7 @@ Source: agent/model (what the agent enforces); control-plane.md section 5, rules
 
 from collections.abc import Iterator
 
+from controlplane.compiler.load_balancing import effective_hash
 from controlplane.compiler.locality import TOPOLOGY_KEYS
 from controlplane.compiler.outlier_detection import GRPC_FAILURE_PERCENT, grpc_request_volume
 from controlplane.compiler.retries import GRPC_RETRY_ON
@@ -25,7 +26,7 @@ from controlplane.policy.traffic_policy import (
     TLSMode,
     TrafficPolicy,
 )
-from controlplane.policy.virtual_service import MESH_GATEWAY, VirtualService
+from controlplane.policy.virtual_service import VirtualService
 from mesh.vocabulary import Dialect
 
 
@@ -49,6 +50,15 @@ def resolution_problem(spec: ServiceEntry, dialect: Dialect) -> str:
     if spec.resolution is Resolution.STATIC or dialect is Dialect.ENVOY:
         return ""
     return f"{spec.resolution} is for Envoys; other proxies use no DNS: list addresses with STATIC for them"
+
+
+def envoy_approximations(spec: VirtualService) -> tuple[str, ...]:
+    """What Envoys do instead, in words."""
+    return tuple(
+        f"Envoys inject spec.http[{index}].fault before they route: the rule's retries and timeout do not apply to it"
+        for index, rule in enumerate(spec.http)
+        if rule.fault is not None
+    )
 
 
 def grpc_approximations(spec: DestinationRule) -> tuple[str, ...]:
@@ -87,11 +97,10 @@ def _grpc_outlier(outlier: OutlierDetection, path: str) -> Iterator[str]:
 
 
 def _virtual_service(spec: VirtualService, dialect: Dialect) -> Iterator[str]:
-    for name in ("tls", "tcp"):
+    # At gateways they are served.
+    for name in ("tls", "tcp") if spec.applies_to_mesh else ():
         if getattr(spec, name):
             yield f"spec.{name}"
-    if any(gateway != MESH_GATEWAY for gateway in spec.gateways):
-        yield "spec.gateways"
     for index, rule in enumerate(spec.http):
         path = f"spec.http[{index}]"
         for number, match in enumerate(rule.match):
@@ -109,38 +118,32 @@ def _match(match: HTTPMatchRequest, dialect: Dialect) -> Iterator[str]:
 
 
 def _rule(rule: HTTPRoute, dialect: Dialect) -> Iterator[str]:
-    if rule.delegate is not None:
-        yield "delegate"
-    if dialect is not Dialect.ENVOY:
-        yield from _beyond_envoy(rule)
-    if dialect is Dialect.GOSSAMER and rule.retries is not None and rule.retries.retry_remote_localities:
-        yield "retries.retryRemoteLocalities"
     if dialect is Dialect.GRPC:
         yield from _beyond_grpc(rule)
 
 
-def _beyond_envoy(rule: HTTPRoute) -> Iterator[str]:
-    """What only Envoy does yet."""
-    if rule.mirror is not None:
-        yield "mirror"
-    if rule.mirrors:
-        yield "mirrors"
-    if rule.fault is not None:
-        yield "fault"
-    if rule.cors_policy is not None:
-        yield "corsPolicy"
+_NOT_GRPC = {
+    "mirror": "mirror",
+    "mirrors": "mirrors",
+    "fault": "fault",
+    "cors_policy": "corsPolicy",
+    "redirect": "redirect",
+    "direct_response": "directResponse",
+    "rewrite": "rewrite",
+    "headers": "headers",
+}
 
 
 def _beyond_grpc(rule: HTTPRoute) -> Iterator[str]:
-    for field in ("redirect", "direct_response", "rewrite", "headers"):
-        if getattr(rule, field) is not None:
-            yield "directResponse" if field == "direct_response" else field
+    yield from (shown for field, shown in _NOT_GRPC.items() if getattr(rule, field) not in (None, ()))
     yield from (f"route[{index}].headers" for index, item in enumerate(rule.route) if item.headers is not None)
     retries = rule.retries
     if retries is None or retries.attempts <= 0:
         return
     if retries.per_try_timeout is not None:
         yield "retries.perTryTimeout"
+    if retries.retry_remote_localities:
+        yield "retries.retryRemoteLocalities"
     if retries.retry_on and not set(retries.conditions) <= GRPC_RETRY_ON:
         yield "retries.retryOn"
 
@@ -178,23 +181,21 @@ def _blocks(policy: TrafficPolicy | PortTrafficPolicy, path: str, dialect: Diale
 
 def _load_balancer(settings: LoadBalancerSettings, dialect: Dialect) -> Iterator[str]:
     hashing = settings.consistent_hash
-    if hashing is not None and (
-        dialect is Dialect.GOSSAMER
-        or (dialect is Dialect.GRPC and (hashing.http_header_name is None or hashing.maglev is not None))
-    ):
+    if hashing is not None and effective_hash(settings, dialect) is None:
         yield "consistentHash"
     if settings.simple is SimpleLB.PASSTHROUGH:
         yield "simple"
     if settings.zone_aware_lb_setting is not None:
         yield "zoneAwareLbSetting"
-    if settings.warmup_settings is not None and dialect is not Dialect.ENVOY:
+    if settings.warmup_settings is not None and (
+        dialect is Dialect.GRPC
+        or hashing is not None
+        or settings.algorithm not in (SimpleLB.ROUND_ROBIN, SimpleLB.LEAST_REQUEST)
+    ):
         yield "warmup"
     locality = settings.locality_lb_setting
-    if locality is not None:
-        if locality.distribute and dialect is Dialect.GOSSAMER:
-            yield "localityLbSetting.distribute"
-        if any(key not in TOPOLOGY_KEYS for key in locality.failover_priority):
-            yield "localityLbSetting.failoverPriority"
+    if locality is not None and any(key not in TOPOLOGY_KEYS for key in locality.failover_priority):
+        yield "localityLbSetting.failoverPriority"
 
 
 def _pool(pool: ConnectionPoolSettings, dialect: Dialect) -> Iterator[str]:

@@ -26,13 +26,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     Rds,
 )
 
-from controlplane.compiler.clusters import circuit_breakers, set_http_options
+from controlplane.compiler.clusters import circuit_breakers, set_http_options, tell_service
 from controlplane.compiler.endpoints import AssignmentInputs, LbHost, assignment_message
 from controlplane.compiler.http_manager import http_manager, manager_filter, tcp_filter
 from controlplane.compiler.locality import NO_LOCALITY
 from controlplane.compiler.resources import ADS, duration, make_resource, packed, socket_address
 from controlplane.compiler.transport_sockets import mesh_downstream
 from controlplane.compiler.types import Resource, Source
+from controlplane.model.services import ServiceLabel
 from controlplane.model.traffic_policies import EffectivePolicy
 from controlplane.policy.peer_authentication import MutualTLSMode
 from controlplane.policy.protocols import Protocol, declared_protocol
@@ -40,19 +41,21 @@ from controlplane.policy.traffic_policy import ConnectionPoolSettings
 from mesh.vocabulary import Dialect, HealthStatus, Locality
 from mesh.xds import type_url
 from mesh.xds.names import inbound_cluster, inbound_listener, outbound_listener
-
-_METADATA = "gossamer"
+from mesh.xds.workload_name import KEY, METADATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundInputs:
-    """`identity`: whose certificate carries what enters here (decision 10)."""
+    """`identity`: whose certificate carries what enters here (decision 10); `workload`: its WorkloadName, "" where
+    several share the port.
+    """
 
     dialect: Dialect
     address: str
     port: int
     identity: str
     route_configuration: str
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class InboundInputs:
     identity: str
     tls_dir: str
     pool: ConnectionPoolSettings
+    workload: str = ""
+    service: ServiceLabel | None = None
     sources: tuple[Source, ...]
 
 
@@ -83,7 +88,8 @@ def build_outbound_listener(inputs: OutboundInputs) -> Resource:
         filter_chains=[FilterChain(name=name, filters=[manager_filter(manager)])],
         traffic_direction=TrafficDirection.OUTBOUND,
     )
-    listener.metadata.filter_metadata[_METADATA].update({"identity": inputs.identity})
+    listener.metadata.filter_metadata[METADATA].update({"identity": inputs.identity})
+    _tell_workload(listener, inputs)
     return make_resource(type_url.LISTENER, name, listener)
 
 
@@ -99,7 +105,14 @@ def build_inbound_listener(inputs: InboundInputs) -> Resource:
     if inputs.dialect is Dialect.ENVOY and inputs.mode is MutualTLSMode.PERMISSIVE:
         inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
         listener.listener_filters.append(inspector)
+    _tell_workload(listener, inputs)
     return make_resource(type_url.LISTENER, name, listener, inputs.sources)
+
+
+def _tell_workload(listener: Listener, inputs: OutboundInputs | InboundInputs) -> None:
+    """Whose traffic it is, for an agent's metrics; also when that is unknown, since then it is counted too."""
+    if inputs.dialect is Dialect.GOSSAMER:
+        listener.metadata.filter_metadata[METADATA].update({KEY: inputs.workload})
 
 
 def build_inbound_cluster(inputs: InboundInputs) -> Resource:
@@ -124,6 +137,7 @@ def build_inbound_cluster(inputs: InboundInputs) -> Resource:
     cluster.common_lb_config.healthy_panic_threshold.SetInParent()
     if _is_http(inputs):
         set_http_options(cluster, inputs.pool, http2=inputs.protocol.is_http2)
+    tell_service(cluster, inputs.service, inputs.dialect)
     return make_resource(type_url.CLUSTER, name, cluster, inputs.sources)
 
 

@@ -30,14 +30,14 @@ def set_load_balancing(cluster: Cluster, settings: LoadBalancerSettings, dialect
         cluster.lb_policy = Cluster.ROUND_ROBIN
     else:
         cluster.lb_policy = _SIMPLE[settings.algorithm]
-        if dialect is Dialect.ENVOY and settings.warmup_settings is not None:
+        if settings.warmup_settings is not None:
             _set_warmup(cluster, settings.warmup_settings)
 
 
 def effective_hash(settings: LoadBalancerSettings, dialect: Dialect) -> ConsistentHashLB | None:
-    """The consistent hash as far as the dialect has one: the agent has none, gRPC hashes headers only."""
+    """The consistent hash as far as the dialect has one: gRPC hashes headers only, and on rings."""
     hashing = settings.consistent_hash
-    if hashing is None or dialect is Dialect.GOSSAMER:
+    if hashing is None:
         return None
     if dialect is Dialect.GRPC and (hashing.http_header_name is None or hashing.maglev is not None):
         return None

@@ -51,10 +51,15 @@ CATALOGUE: Mapping[str, Message] = {
         Message("IST0129", "NoServerCertificateVerificationPortLevel", _W, "the server is not verified on a port"),
         Message("IST0130", "VirtualServiceUnreachableRule", _W, "earlier rules take all its requests"),
         Message("IST0131", "VirtualServiceIneffectiveMatch", _I, "an earlier match takes all its requests"),
+        Message("IST0132", "VirtualServiceHostNotFoundInGateway", _W, "a gateway has none of the rule's hosts"),
+        Message("IST0145", "ConflictingGateways", _E, "another Gateway has the port or the host"),
+        Message(
+            "IST0161", "InvalidGatewayCredential", _E, "the Secret of a server holds no certificate", instances=True
+        ),
         Message("IST0173", "DestinationRuleSubsetNotSelectPods", _E, "a subset selects no instance", instances=True),
         Message("IST0174", "UnknownDestinationRuleHost", _W, "a DestinationRule for a host that is not there"),
         Message("GSM0101", "NotEnforced", _W, "proxies do not do what a field says"),
-        Message("GSM0102", "Approximated", _I, "gRPC clients do something alike"),
+        Message("GSM0102", "Approximated", _I, "Envoys or gRPC clients do something alike"),
         Message("GSM0103", "SharedClusters", _W, "another rule holds for all workloads of a node"),
         Message("GSM0104", "PolicyConflict", _W, "an older object decides"),
         Message("GSM0105", "SelectorInRootNamespace", _W, "a selector in the root namespace selects nothing"),
@@ -64,6 +69,8 @@ CATALOGUE: Mapping[str, Message] = {
         Message("GSM0109", "Rejected", _E, "proxies refuse what the object makes"),
         Message("GSM0110", "Unreadable", _E, "the stored value cannot be read"),
         Message("GSM0111", "UnsupportedProtocol", _I, "agents do not speak HTTP/2 to the servers of a port"),
+        Message("GSM0112", "NoRoute", _W, "a gateway's port has no rule of its kind: nothing is served"),
+        Message("GSM0113", "OutsideOfRoot", _W, "a delegate's rule does not lie within that of the root"),
         Message("GSM0100", "Other", _W, "something needs attention"),
     )
 }
@@ -71,9 +78,12 @@ CATALOGUE: Mapping[str, Message] = {
 _BY_REASON: Mapping[str, str] = {
     "UnsupportedField": "GSM0101",
     "UnsupportedProtocol": "GSM0111",
+    "OutsideOfRoot": "GSM0113",
     "SecretNotGiven": "GSM0101",
+    "NoRoute": "GSM0112",
     "GrpcClient": "GSM0102",
     "GrpcServer": "GSM0102",
+    "EnvoyProxy": "GSM0102",
     "SharedClusters": "GSM0103",
     "OtherObjectWins": "GSM0104",
     "SelectorInRootNamespace": "GSM0105",

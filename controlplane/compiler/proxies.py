@@ -1,13 +1,14 @@
 """A proxy's own resources: its listeners and inbound clusters.
 
 Owns:   which listeners a proxy has, by its instances and its dialect.
-Not:    how one is made (listeners).
+Not:    how one is made (listeners), what it has as a gateway (gateways).
 Source: decisions 9, 10.
-Invariant: nothing is made anew while the proxy's node view and the tested labels are the same objects.
+Invariant: nothing is made anew while the node view, the tested labels and the gateway part are the same objects.
 """
 
 from collections.abc import Iterator
 
+from controlplane.compiler.gateways import GatewayCompiler, GatewayPart
 from controlplane.compiler.grpc import build_grpc_server_listener
 from controlplane.compiler.listeners import (
     InboundInputs,
@@ -23,6 +24,7 @@ from controlplane.compiler.types import Compiled, Condition, Resource
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import Proxy
 from controlplane.model.views import Inbound, NodeView
+from controlplane.model.workloads import workload_name
 from controlplane.policy.kinds import PEER_AUTHENTICATION
 from controlplane.policy.peer_authentication import MutualTLSMode
 from controlplane.registry.instances import Instance
@@ -38,7 +40,8 @@ class ProxyCompiler:
     def __init__(self, proxy: Proxy, memo: Memo) -> None:
         self._proxy = proxy
         self._memo = memo
-        self._inputs: tuple[NodeView | None, frozenset[str]] | None = None
+        self._gateway = GatewayCompiler(proxy, memo)
+        self._inputs: tuple[NodeView | None, frozenset[str], GatewayPart] | None = None
         self.revision = -1  # of the latest state that it was compiled from
         self.compiled = _NOTHING
 
@@ -46,14 +49,14 @@ class ProxyCompiler:
         """Bring everything up to `mesh`. A gRPC client has nothing of its own, a gRPC server its Listeners."""
         self.revision = mesh.revision
         node = mesh.node_views.get(self._proxy.id)
-        known = self._inputs
-        if known is not None and known[0] is node and known[1] is mesh.tested_labels:
+        gateway = self._gateway.compile(mesh)
+        known, self._inputs = self._inputs, (node, mesh.tested_labels, gateway)
+        if known is not None and all(old is new for old, new in zip(known, self._inputs, strict=True)):
             return self.compiled
-        self._inputs = (node, mesh.tested_labels)
         made: dict[str, dict[str, Resource]] = {}
-        for resource in self._resources(mesh, node):
+        for resource in (*self._resources(mesh, node), *gateway.resources):
             made.setdefault(resource.type_url, {}).setdefault(resource.name, resource)
-        self.compiled = _settled(self.compiled, made, tuple(self._conditions(node)))
+        self.compiled = _settled(self.compiled, made, (*self._conditions(node), *gateway.conditions))
         return self.compiled
 
     def _resources(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
@@ -73,20 +76,24 @@ class ProxyCompiler:
         instances = node.instances if node is not None else ()
         identities = {self._identity(mesh, item) for item in instances}
         shared = identities.pop() if len(identities) == 1 else str(node_id(mesh.settings.trust_domain, proxy.id))
-        yield self._outbound_listener(proxy.outbound_port, shared, mesh.caller_of(proxy).route_configuration)
+        names = {str(workload_name(item)) for item in instances}
+        workload = names.pop() if len(names) == 1 else ""
+        yield self._outbound_listener(proxy.outbound_port, shared, workload, mesh.caller_of(proxy).route_configuration)
         if proxy.dialect is Dialect.GOSSAMER:
             for item in instances:
                 if item.outbound_port:
                     routes = mesh.caller_of_instance(item).route_configuration
-                    yield self._outbound_listener(item.outbound_port, self._identity(mesh, item), routes)
+                    own = str(workload_name(item))
+                    yield self._outbound_listener(item.outbound_port, self._identity(mesh, item), own, routes)
 
-    def _outbound_listener(self, port: int, identity: str, routes: str) -> Resource:
+    def _outbound_listener(self, port: int, identity: str, workload: str, routes: str) -> Resource:
         inputs = OutboundInputs(
             dialect=self._proxy.dialect,
             address=self._proxy.outbound_address,
             port=port,
             identity=identity,
             route_configuration=routes,
+            workload=workload,
         )
         return self._memo.build("Listener", inputs, build_outbound_listener)
 
@@ -105,6 +112,8 @@ class ProxyCompiler:
             identity=self._identity(mesh, inbound.instance),
             tls_dir=self._proxy.tls_dir,
             pool=inbound.pool,
+            workload=str(workload_name(inbound.instance)),
+            service=inbound.service,
             sources=sources_of(inbound.sources),
         )
 

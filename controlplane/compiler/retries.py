@@ -37,7 +37,7 @@ def retry_policy(settings: RetrySettings | None, dialect: Dialect, *, sticky: bo
         predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
         predicate.typed_config.CopyFrom(packed(PreviousHostsPredicate()))
         policy.host_selection_retry_max_attempts = _HOST_PICKS
-    if settings.retry_remote_localities and dialect is Dialect.ENVOY:
+    if settings.retry_remote_localities:
         policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
         policy.retry_priority.typed_config.CopyFrom(
             packed(PreviousPrioritiesConfig(update_frequency=_PRIORITY_UPDATES))

@@ -118,8 +118,8 @@ def _forward(route: Route, rule: HTTPRoute, forwarding: Forwarding, dialect: Dia
     _set_times(action, rule.timeout_s, dialect)
     _set_retries(action, rule, [target for _, target in targets], dialect)
     _set_rewrite(action, rule)
-    if dialect is Dialect.ENVOY:
-        for mirror, percent in forwarding.mirrors:
+    for mirror, percent in forwarding.mirrors if dialect is not Dialect.GRPC else ():
+        if not mirror.beyond:
             policy = action.request_mirror_policies.add(cluster=mirror.cluster)
             policy.runtime_fraction.default_value.CopyFrom(fault.fraction(percent))
     _set_hash(action, [target for _, target in targets])

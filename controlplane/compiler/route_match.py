@@ -3,12 +3,14 @@
 Source: control-plane.md 2.3.4, 2.3.7, 2.3.8; istio route.go TranslateRouteMatch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher, QueryParameterMatcher, RouteMatch
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from controlplane.model.gateways import gateway_name
 from controlplane.model.proxy import Caller
 from controlplane.policy.http_route import HTTPMatchRequest
 from controlplane.policy.selector import selects
@@ -22,15 +24,35 @@ _IGNORED_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
 CLAIM_PREFIX = "@request.auth.claims"
 
 
-def holds_for(match: HTTPMatchRequest, caller: Caller, port: int) -> bool:
-    """Whether the entry is for this caller and service port; these fields never become part of a route."""
+class ProxyMatch(Protocol):
+    """The part of a match, of whatever protocol, that selects proxies."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def gateways(self) -> tuple[str, ...]: ...
+    @property
+    def source_namespace(self) -> str: ...
+    @property
+    def source_labels(self) -> Mapping[str, str]: ...
+
+
+def holds_for(match: ProxyMatch, caller: Caller, port: int, gateway: str = MESH_GATEWAY, namespace: str = "") -> bool:
+    """Whether the entry is for this caller and port; these fields never become part of a route.
+
+    `gateway`: the one whose routes are made, `namespace/name`; `namespace`: of the rule, by which it names gateways.
+    """
     if match.port and match.port != port:
         return False
     if match.gateways:
-        return MESH_GATEWAY in match.gateways
+        return any(_names(written, namespace) == gateway for written in match.gateways)
     if match.source_namespace and match.source_namespace != caller.namespace:
         return False
     return selects(match.source_labels, dict(caller.labels))
+
+
+def _names(written: str, namespace: str) -> str:
+    return MESH_GATEWAY if written == MESH_GATEWAY else gateway_name(written, namespace)
 
 
 def can_be_matched(match: HTTPMatchRequest, dialect: Dialect) -> bool:

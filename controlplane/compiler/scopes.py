@@ -19,7 +19,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration, Vhds
 from controlplane.compiler.clusters import build_cluster
 from controlplane.compiler.credential_findings import ungiven_findings
 from controlplane.compiler.endpoints import build_assignment
-from controlplane.compiler.findings import grpc_findings, shared_cluster_findings
+from controlplane.compiler.findings import envoy_findings, grpc_findings, shared_cluster_findings
 from controlplane.compiler.grpc import build_grpc_listener, grpc_listeners
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import ADS, make_resource
@@ -222,6 +222,8 @@ class ScopeCompiler:
     def _findings(self, view: ServiceView, settings: MeshSettings) -> Iterator[Condition]:
         if self._scope.dialect is Dialect.GRPC:
             yield from grpc_findings((*view.rules, *view.virtual_services))
+        elif self._scope.dialect is Dialect.ENVOY and not settings.compat_istio:
+            yield from envoy_findings(view.virtual_services)
         yield from shared_cluster_findings(view, self._scope, settings)
         yield from ungiven_findings(view, self._scope, settings)
 

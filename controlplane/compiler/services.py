@@ -23,7 +23,7 @@ from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.services import Discovery, Port, Service
 from controlplane.model.traffic_policies import EffectivePolicy, effective_policy
 from controlplane.model.views import Endpoint, ServiceView, Target, short_names
-from controlplane.model.virtual_services import chosen, destinations
+from controlplane.model.virtual_services import all_destinations, chosen, destinations
 from controlplane.policy.destination_rule import Subset
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.protocols import Protocol
@@ -106,6 +106,7 @@ class HostPlan:
             names=self._names(service),
             dns=hosts if by_name else None,
             credentials=self._credentials(mode, policy),
+            service=service.label,
             sources=sources,
         )
         return ClusterPlan(
@@ -137,7 +138,8 @@ class HostPlan:
         picked = [item for item in endpoints if subset is None or selects(subset.labels, item.workload.labels)]
         names = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
         marks = self._scope.tls and self._scope.dialect is not Dialect.GRPC  # gRPC reads none
-        return lb_hosts(picked, tls=marks, names=names)
+        tell = self._scope.dialect is Dialect.GOSSAMER
+        return lb_hosts(picked, tls=marks, names=names, workloads=tell)
 
     def _credentials(self, mode: TLSMode | None, policy: EffectivePolicy) -> str:
         """The namespace of the Secrets that `credentialName` means, if these proxies are given them."""
@@ -213,6 +215,7 @@ class HostPlan:
             default=default,
             domain_suffix=suffix,
             sources=sources_of((definition, *rules)),
+            istio=self._settings.compat_istio,
         )
 
     def _nameless(self, caller: Caller) -> VirtualHostInputs:
@@ -309,12 +312,18 @@ def destination_port(written: int, service: Service | None, listener_port: int) 
 
 
 def resolve_destinations(
-    view: ServiceView, rules: tuple[PolicyObject, ...], port: int, scope: ProxyScope, settings: MeshSettings
+    view: ServiceView,
+    rules: tuple[PolicyObject, ...],
+    port: int,
+    scope: ProxyScope,
+    settings: MeshSettings,
+    *,
+    every: bool = False,
 ) -> tuple[tuple[DestinationKey, ResolvedDestination], ...]:
-    """Every destination that the rules name, sorted."""
+    """Every destination that the HTTP routes of the rules name, sorted; with `every` those of all routes."""
     found: dict[DestinationKey, ResolvedDestination] = {}
     for rule in rules:
-        for destination in destinations(rule):
+        for destination in all_destinations(rule) if every else destinations(rule):
             key = destination_key(destination, rule, settings.domain_suffix)
             host, subset, written = key
             target = view.targets[host]

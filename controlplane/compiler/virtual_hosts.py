@@ -29,7 +29,7 @@ from controlplane.model.virtual_services import destination_host
 from controlplane.policy.http_route import Destination, HTTPMatchRequest, HTTPRoute
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.string_match import StringMatch
-from controlplane.policy.virtual_service import VirtualService
+from controlplane.policy.virtual_service import MESH_GATEWAY, VirtualService
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
 
@@ -43,6 +43,8 @@ class VirtualHostInputs:
     """All that a virtual host is made of.
 
     `rules`: the VirtualServices in effect, none = the default route to `default`; neither = no route (404 NR).
+    `gateway`: `namespace/name` of the Gateway whose routes these are. `istio`: what `compat: istio` asks for holds for
+    all rules.
     """
 
     name: str
@@ -55,6 +57,8 @@ class VirtualHostInputs:
     default: ResolvedDestination | None
     domain_suffix: str
     sources: tuple[Source, ...]
+    gateway: str = MESH_GATEWAY
+    istio: bool = False
 
 
 def build_virtual_host(inputs: VirtualHostInputs) -> Resource:
@@ -92,8 +96,7 @@ def domains_of(host: str, aliases: tuple[str, ...], port: int, *, without_port: 
 def _routes(inputs: VirtualHostInputs) -> list[Route]:
     if not inputs.rules:
         return [] if inputs.default is None else [_default_route(inputs.default, inputs.dialect)]
-    destinations = dict(inputs.destinations)
-    found = list(_translated(inputs, destinations))
+    found = list(translated(inputs))
     if len(inputs.rules) > 1:
         # Python's sort is stable: ties keep the order of age, then of the list.
         found.sort(key=lambda item: _precedence(item[0]))
@@ -106,26 +109,29 @@ def _default_route(target: ResolvedDestination, dialect: Dialect) -> Route:
     return route
 
 
-def _translated(
-    inputs: VirtualHostInputs, destinations: Mapping[DestinationKey, ResolvedDestination]
-) -> Iterator[tuple[HTTPMatchRequest | None, Route]]:
+def translated(inputs: VirtualHostInputs) -> Iterator[tuple[HTTPMatchRequest | None, Route]]:
+    """The routes of the rules, in their order, each with the match that it was made of."""
+    destinations = dict(inputs.destinations)
     for rule in inputs.rules:
         for index, http in enumerate(rule.spec_as(VirtualService).http):
             if http.delegate is not None:
                 continue
             stop = False
             for match in http.match or (None,):
-                if match is not None and not (
-                    holds_for(match, inputs.caller, inputs.port) and can_be_matched(match, inputs.dialect)
-                ):
+                if match is not None and not _applies(inputs, rule, match):
                     continue
                 route = Route(name=route_name(rule, index, http, match), match=route_match(match))
                 set_action(route, http, _forwarding(inputs, rule, http, destinations), inputs.dialect)
-                _set_extras(route, http, inputs.dialect)
+                _set_extras(route, http, inputs.dialect, istio=inputs.istio or rule.wants_istio_behaviour)
                 yield match, route
                 stop = stop or is_catch_all(match)
             if stop:
                 break  # what follows can never be reached (2.3.3)
+
+
+def _applies(inputs: VirtualHostInputs, rule: PolicyObject, match: HTTPMatchRequest) -> bool:
+    own = holds_for(match, inputs.caller, inputs.port, inputs.gateway, rule.metadata.namespace)
+    return own and can_be_matched(match, inputs.dialect)
 
 
 def route_name(rule: PolicyObject, index: int, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
@@ -174,18 +180,17 @@ def destination_key(destination: Destination, rule: PolicyObject, domain_suffix:
     return host, destination.subset, destination.port_number or 0
 
 
-def _set_extras(route: Route, http: HTTPRoute, dialect: Dialect) -> None:
+def _set_extras(route: Route, http: HTTPRoute, dialect: Dialect, *, istio: bool) -> None:
     """Header operations, and filters that are configured per route."""
     if dialect is Dialect.GRPC:
         return
     set_header_operations(route, http.headers)
-    if dialect is Dialect.ENVOY:
-        for name, config in (
-            (fault.NAME, fault.http_fault(http.fault)),
-            (cors.NAME, cors.cors_policy(http.cors_policy)),
-        ):
-            if config is not None:
-                route.typed_per_filter_config[name].CopyFrom(packed(config))
+    for name, config in (
+        (fault.name_for(dialect, istio=istio), fault.http_fault(http.fault)),
+        (cors.NAME, cors.cors_policy(http.cors_policy)),
+    ):
+        if config is not None:
+            route.typed_per_filter_config[name].CopyFrom(packed(config))
 
 
 def _precedence(match: HTTPMatchRequest | None) -> tuple[int, int, int, int, int]:

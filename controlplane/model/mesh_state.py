@@ -16,16 +16,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from controlplane.model.catalog import Catalog
+from controlplane.model.delegation import Delegation
+from controlplane.model.gateways import Gateways
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Caller, Proxy, ProxyScope
 from controlplane.model.rules import Rules
 from controlplane.model.scoping import caller, node_wide_caller, scope_of
 from controlplane.model.services import DEFINING_KINDS, Service, workload_of_entry
-from controlplane.model.views import Endpoint, NodeView, ServiceView, Target, ViewMaker
+from controlplane.model.views import NO_TARGET, Endpoint, NodeView, ServiceView, Target, ViewMaker
 from controlplane.model.workloads import WorkloadKey, Workloads, key_of
 from controlplane.policy.hosts import covers, is_wildcard
 from controlplane.policy.kinds import (
     DESTINATION_RULE,
+    GATEWAY,
     PEER_AUTHENTICATION,
     SECRET,
     VIRTUAL_SERVICE,
@@ -45,6 +48,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _RULE_KINDS = frozenset({VIRTUAL_SERVICE, DESTINATION_RULE, PEER_AUTHENTICATION})
+_GATEWAY_KINDS = frozenset({GATEWAY, VIRTUAL_SERVICE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +73,13 @@ class MeshState:
 
     __slots__ = (
         "_catalog",
+        "_delegation",
         "_ejections",
         "_nodes",
         "_rules",
         "_targets",
         "_workloads",
+        "gateways",
         "node_views",
         "objects",
         "revision",
@@ -92,6 +98,8 @@ class MeshState:
         self.node_views: PersistentMap[str, NodeView] = PersistentMap()
         self.roots: PersistentMap[str, str] = PersistentMap()  # of the mesh's CA: id -> certificate in PEM
         self.secrets: PersistentMap[tuple[str, str], PolicyObject] = PersistentMap()  # by namespace and name
+        self.gateways = Gateways()
+        self._delegation = Delegation(settings.domain_suffix)
         self.tested_labels: frozenset[str] = frozenset()  # label keys that a rule tests on the caller
         self._targets: PersistentMap[str, Target] = PersistentMap()
         self._nodes: PersistentMap[str, Node] = PersistentMap()
@@ -115,6 +123,11 @@ class MeshState:
         """The service of a full host."""
         view = self.views.get(host)
         return None if view is None else view.service
+
+    def target(self, host: str) -> Target:
+        """A full host as rules that send to it depend on it; the same object while nothing of that changes."""
+        view = self.views.get(host)
+        return NO_TARGET if view is None else view.target
 
     def endpoints(self, host: str, port: int | None = None) -> tuple[Endpoint, ...]:
         """The endpoints of a full host's port, or of all its ports; sorted within each port."""
@@ -169,6 +182,10 @@ class MeshState:
         """Whose routes the proxy's node-wide port has: those of its workloads when they agree, else its own."""
         return node_wide_caller(proxy, self.node_views.get(proxy.id), self.tested_labels)
 
+    def own_caller(self, proxy: Proxy) -> Caller:
+        """The proxy itself as a caller: in whose name a gateway's routes are."""
+        return caller(proxy.namespace, proxy.labels, self.tested_labels)
+
     def caller_of_instance(self, instance: Instance) -> Caller:
         """Whose routes the outbound port of an instance has."""
         return caller(instance.namespace, instance.labels, self.tested_labels)
@@ -200,8 +217,10 @@ class MeshState:
         deleted = [*changes.deleted_instances, *_entries(gone)]
         following._workloads = self._workloads.updated(workloads, deleted)
         following._catalog, defined = self._catalog.updated(_of(puts, DEFINING_KINDS), _of(gone, DEFINING_KINDS))
-        rules_put, rules_gone = _of(puts, _RULE_KINDS), _of(gone, _RULE_KINDS)
+        following._delegation, came, went = self._delegation.updated(puts, gone)
+        rules_put, rules_gone = _of(came, _RULE_KINDS), _of(went, _RULE_KINDS)
         following._rules = self._rules.updated(rules_put, rules_gone)
+        following.gateways = self.gateways.updated(_of(came, _GATEWAY_KINDS), _of(went, _GATEWAY_KINDS))
         following.tested_labels = (
             self.tested_labels if following._rules is self._rules else _same(self.tested_labels, following._rules)
         )

@@ -5,7 +5,8 @@ Not:    what a scope is given (controlplane.compiler).
 Source: envoy.config.core.v3.Node; the metadata keys are DIALECT, NAMESPACE, SERVICE_ACCOUNT, LABELS, ADDRESS,
         OUTBOUND_ADDRESS, OUTBOUND_PORT, TLS_DIR (Envoy: the folder of identity.yaml and roots.yaml), TLS (gRPC: true
         when the bootstrap has the certificate provider `default`), WORKLOADS (the instances of a bare Envoy, or of a
-        gRPC server, which is its own inbound proxy).
+        gRPC server, which is its own inbound proxy), GATEWAY (true: Gateways select it by its LABELS) and
+        GATEWAY_ADDRESS (where it binds their ports; by default its ADDRESS).
 
 Invariants: a Proxy lives as long as its stream and is compared by identity; equal ProxyScopes get equal resources.
 """
@@ -13,7 +14,7 @@ Invariants: a Proxy lives as long as its stream and is compared by identity; equ
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envoy.config.core.v3.base_pb2 import Node as XdsNode
@@ -29,6 +30,7 @@ _MAX_WORKLOADS = 256
 _TTL = "xds.config.supports-resource-ttl"
 _WRAPPED = frozenset({"xds.config.resource-in-sotw", "xds.config.supports-resource-in-sotw"})
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+GATEWAY_ID = "gateway"  # of the instance that a gateway proxy is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +53,8 @@ class Proxy:
     ttl: bool = False  # whether its resources may have a TTL, on the protocol that it speaks
     user_agent: str = ""
     workloads: tuple[Instance, ...] = ()
+    gateway: bool = False
+    gateway_address: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -104,7 +108,7 @@ def proxy_from_node(node: XdsNode, *, delta: bool) -> Proxy:
     own = dialect is Dialect.GRPC
     instances = tuple(_workload(item, node.id, address, locality, agent=tls, own_inbound=own) for item in workloads)
     first = instances[0] if instances else None
-    return Proxy(
+    proxy = Proxy(
         id=node.id,
         dialect=dialect,
         namespace=_name(metadata, "NAMESPACE", first.namespace if first else DEFAULT_NAMESPACE),
@@ -120,6 +124,28 @@ def proxy_from_node(node: XdsNode, *, delta: bool) -> Proxy:
         ttl=_TTL in node.client_features and (delta or not _WRAPPED.isdisjoint(node.client_features)),
         user_agent=node.user_agent_name,
         workloads=instances,
+        gateway=dialect is not Dialect.GRPC and metadata.get("GATEWAY") in (True, "true"),
+        gateway_address=_text(metadata, "GATEWAY_ADDRESS", address),
+    )
+    # Agents report themselves.
+    own_gateway = proxy.gateway and dialect is Dialect.ENVOY
+    return replace(proxy, workloads=(*instances, _gateway(proxy))) if own_gateway else proxy
+
+
+def _gateway(proxy: Proxy) -> Instance:
+    """The instance that a gateway proxy is."""
+    return Instance(
+        id=GATEWAY_ID,
+        node=proxy.id,
+        namespace=proxy.namespace,
+        service="",
+        service_account=proxy.service_account,
+        labels=proxy.labels,
+        address=proxy.address,
+        ports=(),
+        locality=proxy.locality,
+        agent=proxy.tls,
+        gateway=True,
     )
 
 

@@ -58,6 +58,15 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLabel:
+    """What a service is called in metrics."""
+
+    host: str
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """`selector` None: the workloads that registered under its name; `inline`: hosts that the definition itself lists.
 
@@ -75,6 +84,12 @@ class Service:
     discovery: Discovery = Discovery.ENDPOINTS
     external: bool = False
     export_to: tuple[str, ...] = EVERYWHERE
+
+    @property
+    def label(self) -> "ServiceLabel":
+        """As metrics name it: Istio calls a service outside by its host."""
+        name = self.host if self.origin is Origin.SERVICE_ENTRY else self.name
+        return ServiceLabel(host=self.host, name=name, namespace=self.namespace)
 
     @property
     def selects_registered(self) -> bool:

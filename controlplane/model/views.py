@@ -11,7 +11,7 @@ from controlplane.model.catalog import Catalog
 from controlplane.model.destination_rules import Client, find_rule
 from controlplane.model.peer_authentication import PeerPolicies
 from controlplane.model.rules import Rules
-from controlplane.model.services import Service, registered_service, workload_port
+from controlplane.model.services import Service, ServiceLabel, registered_service, workload_port
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.virtual_services import destination_host, destinations
 from controlplane.model.workloads import Workloads, service_key
@@ -80,12 +80,15 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """One port of one local instance. `pool` is that of its service's DestinationRule (2.4.5)."""
+    """One port of one local instance. `pool` is that of its service's DestinationRule (2.4.5); `service`: the first, by
+    name, of those that have the port.
+    """
 
     instance: Instance
     port: InstancePort
     mode: MutualTLSMode
     pool: ConnectionPoolSettings
+    service: ServiceLabel | None
     sources: tuple[PolicyObject, ...]
 
 
@@ -242,8 +245,18 @@ class ViewMaker:
             port=port,
             mode=peers.mode(instance.labels, port.port),
             pool=pool,
+            service=self._inbound_service(instance, port, targets),
             sources=(*peers.sources(instance.labels), *rules),
         )
+
+    def _inbound_service(
+        self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]
+    ) -> ServiceLabel | None:
+        for host in sorted(self.hosts_of(instance)):
+            service = targets.get(host, NO_TARGET).service
+            if service is not None and any(workload_port(own, instance) == port for own in service.ports):
+                return service.label
+        return None
 
     def _inbound_pool(
         self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]

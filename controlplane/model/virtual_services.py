@@ -34,7 +34,7 @@ def chosen(
             continue
         best = max((specificity(own) for own in hosts_of(rule, domain_suffix) if covers(own, host)), default=None)
         if best is not None:
-            ranked.append(((best, -_publicity(spec, rule.metadata.namespace, namespace)), rule))
+            ranked.append(((best, -publicity(spec, rule.metadata.namespace, namespace)), rule))
     if not ranked:
         return ()
     best_rank = max(rank for rank, _ in ranked)
@@ -51,6 +51,14 @@ def destinations(rule: PolicyObject) -> Iterator[Destination]:
         yield from route_destinations(route)
 
 
+def all_destinations(rule: PolicyObject) -> Iterator[Destination]:
+    """Every destination that it names, those of its TLS and TCP routes included."""
+    yield from destinations(rule)
+    spec = rule.spec_as(VirtualService)
+    routes = (*(own.route for own in spec.tls), *(own.route for own in spec.tcp))
+    yield from (item.destination for route in routes for item in route if item.destination is not None)
+
+
 def route_destinations(route: HTTPRoute) -> Iterator[Destination]:
     """The destinations of one rule."""
     yield from (item.destination for item in route.route if item.destination is not None)
@@ -62,7 +70,7 @@ def destination_host(destination: Destination, namespace: str, domain_suffix: st
     return resolve(destination.host, namespace, domain_suffix=domain_suffix)
 
 
-def _publicity(spec: VirtualService, owner: str, namespace: str) -> int:
+def publicity(spec: VirtualService, owner: str, namespace: str) -> int:
     """0 = private to the namespace, 1 = exported to it by name, 2 = public."""
     exported = spec.effective_export_to
     if owner == namespace and exported in ((".",), (namespace,)):

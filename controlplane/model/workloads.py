@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from controlplane.model.persistent import PersistentIndex, PersistentMap
 from controlplane.policy.selector import selects
 from controlplane.registry.instances import Instance
+from mesh.xds.workload_name import WorkloadName
 
 WorkloadKey = tuple[str, str, str]  # namespace, node, id; a WorkloadEntry has no node
 _Label = tuple[str, str, str]  # namespace, label, value
@@ -25,13 +26,14 @@ def key_of(workload: Instance) -> WorkloadKey:
 class Workloads:
     """Immutable; `updated` gives the next."""
 
-    __slots__ = ("_by_key", "_by_label", "_by_node", "_by_service")
+    __slots__ = ("_by_key", "_by_label", "_by_node", "_by_service", "_gateways")
 
     def __init__(self) -> None:
         self._by_key: PersistentMap[WorkloadKey, Instance] = PersistentMap()
         self._by_label: PersistentIndex[_Label, WorkloadKey] = PersistentIndex()
         self._by_node: PersistentIndex[str, WorkloadKey] = PersistentIndex()
         self._by_service: PersistentIndex[tuple[str, str], WorkloadKey] = PersistentIndex()
+        self._gateways: PersistentIndex[str, WorkloadKey] = PersistentIndex()  # by namespace
 
     def updated(self, puts: Mapping[WorkloadKey, Instance], deletes: Iterable[WorkloadKey]) -> "Workloads":
         """The next version; the same object when nothing changes."""
@@ -46,6 +48,7 @@ class Workloads:
         following._by_label = self._by_label.updated(_labels(after), _labels(before))
         following._by_node = self._by_node.updated(_nodes(after), _nodes(before))
         following._by_service = self._by_service.updated(_services(after), _services(before))
+        following._gateways = self._gateways.updated(_gateways(after), _gateways(before))
         return following
 
     def get(self, key: WorkloadKey) -> Instance | None:
@@ -72,6 +75,10 @@ class Workloads:
     def in_namespace(self, namespace: str) -> tuple[Instance, ...]:
         """All of a namespace, sorted."""
         return self._sorted(self._by_label[(namespace, *_ANY)])
+
+    def gateways(self) -> tuple[Instance, ...]:
+        """The gateway proxies of all namespaces, sorted."""
+        return self._sorted(key for namespace in self._gateways for key in self._gateways[namespace])
 
     def namespaces(self) -> tuple[str, ...]:
         """Namespaces that have workloads, sorted."""
@@ -104,6 +111,13 @@ def service_key(workload: Instance) -> tuple[str, str] | None:
     return (rest.partition(".")[0] or workload.namespace), name
 
 
+def workload_name(workload: Instance) -> WorkloadName:
+    """Who it is to others: the copies of a service that an account runs; a WorkloadEntry is its own."""
+    key = service_key(workload)
+    name = key[1] if key is not None else workload.id
+    return WorkloadName.of(name, workload.namespace, workload.service_account, workload.labels)
+
+
 def _labels(workloads: Iterable[Instance]) -> Iterator[tuple[_Label, WorkloadKey]]:
     for item in workloads:
         for pair in label_pairs(item):
@@ -112,6 +126,10 @@ def _labels(workloads: Iterable[Instance]) -> Iterator[tuple[_Label, WorkloadKey
 
 def _nodes(workloads: Iterable[Instance]) -> Iterator[tuple[str, WorkloadKey]]:
     return ((item.node, key_of(item)) for item in workloads if item.node)
+
+
+def _gateways(workloads: Iterable[Instance]) -> Iterator[tuple[str, WorkloadKey]]:
+    return ((item.namespace, key_of(item)) for item in workloads if item.gateway)
 
 
 def _services(workloads: Iterable[Instance]) -> Iterator[tuple[tuple[str, str], WorkloadKey]]:

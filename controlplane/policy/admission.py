@@ -14,11 +14,13 @@ from typing import Any
 
 from controlplane.policy import shape
 from controlplane.policy.destination_rule import DestinationRule
+from controlplane.policy.gateway import Gateway
 from controlplane.policy.kinds import KINDS, KindInfo
 from controlplane.policy.limits import bounded_copy
 from controlplane.policy.objects import ENVELOPE, Metadata, PolicyObject, canonical_json
 from controlplane.policy.peer_authentication import PeerAuthentication
 from controlplane.policy.rules.destination_rule import check_destination_rule
+from controlplane.policy.rules.gateway import check_gateway
 from controlplane.policy.rules.metadata import check_metadata
 from controlplane.policy.rules.peer_authentication import check_peer_authentication
 from controlplane.policy.rules.secret import check_secret
@@ -58,6 +60,7 @@ _RULES: dict[type[Spec], Callable[[Any, Path, Report], None]] = {
     DestinationRule: check_destination_rule,
     ServiceEntry: check_service_entry,
     WorkloadEntry: check_workload_entry,
+    Gateway: check_gateway,
     PeerAuthentication: check_peer_authentication,
     Service: check_service,
     Secret: check_secret,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from controlplane.policy.destination_rule import DestinationRule
+from controlplane.policy.gateway import Gateway
 from controlplane.policy.peer_authentication import PeerAuthentication
 from controlplane.policy.secret import Secret
 from controlplane.policy.service import Namespace, Service
@@ -156,6 +157,7 @@ _ALL = ("v1", "v1beta1", "v1alpha3")
 VIRTUAL_SERVICE = _istio(_NETWORKING, "VirtualService", "virtualservices", "vs", _ALL, VirtualService)
 DESTINATION_RULE = _istio(_NETWORKING, "DestinationRule", "destinationrules", "dr", _ALL, DestinationRule)
 SERVICE_ENTRY = _istio(_NETWORKING, "ServiceEntry", "serviceentries", "se", _ALL, ServiceEntry)
+GATEWAY = _istio(_NETWORKING, "Gateway", "gateways", "gw", _ALL, Gateway)
 WORKLOAD_ENTRY = _istio(_NETWORKING, "WorkloadEntry", "workloadentries", "we", _ALL, WorkloadEntry)
 PEER_AUTHENTICATION = _istio(
     _SECURITY, "PeerAuthentication", "peerauthentications", "pa", ("v1", "v1beta1"), PeerAuthentication
@@ -177,5 +179,15 @@ SERVICE = _core("Service", "svc", Service, namespaced=True)
 NAMESPACE = _core("Namespace", "ns", Namespace, namespaced=False)
 
 KINDS = Kinds(
-    (VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, PEER_AUTHENTICATION, SERVICE, SECRET, NAMESPACE)
+    (
+        VIRTUAL_SERVICE,
+        DESTINATION_RULE,
+        SERVICE_ENTRY,
+        WORKLOAD_ENTRY,
+        GATEWAY,
+        PEER_AUTHENTICATION,
+        SERVICE,
+        SECRET,
+        NAMESPACE,
+    )
 )

@@ -70,12 +70,16 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObject:
-    """One object of one kind. Equal when kind, metadata and `spec_json` are; hashable."""
+    """One object of one kind. Equal when kind, metadata, `spec_json` and `parts` are; hashable.
+
+    `parts`: the objects, as they were stored, of which the spec of this one is joined; none when it is its own.
+    """
 
     kind: KindInfo
     metadata: Metadata
     spec: Spec = field(compare=False, repr=False)
     spec_json: bytes = field(repr=False)  # of a Secret it holds keys
+    parts: "tuple[PolicyObject, ...]" = field(default=(), repr=False)
 
     @property
     def ref(self) -> ObjectRef:

@@ -53,6 +53,11 @@ def inbound_listener(address: str, port: int) -> str:
     return f"inbound_{address}_{port}"
 
 
+def gateway_listener(address: str, port: int) -> str:
+    """`gateway_<address>_<port>`: a port of Gateways."""
+    return f"gateway_{address}_{port}"
+
+
 def grpc_server_listener(address: str, port: int) -> str:
     """`server/<address>:<port>`: what a gRPC server asks for (server_listener_resource_name_template of its bootstrap
     is `server/%s`)."""

@@ -22,7 +22,8 @@ def cors_policy(policy: CorsPolicy | None) -> Message | None:
         expose_headers=",".join(policy.expose_headers),
     )
     message.allow_origin_string_match.extend(string_matcher(origin) for origin in policy.allow_origins)
-    message.allow_origin_string_match.extend(_older(origin) for origin in policy.allow_origin)
+    # The older field; `*` is everybody to the filter.
+    message.allow_origin_string_match.extend(StringMatcher(exact=origin) for origin in policy.allow_origin)
     message.filter_enabled.default_value.numerator = 100
     if policy.max_age is not None:
         message.max_age = str(round(policy.max_age))
@@ -30,8 +31,3 @@ def cors_policy(policy: CorsPolicy | None) -> Message | None:
         message.allow_credentials.value = policy.allow_credentials
     message.forward_not_matching_preflights.value = policy.unmatched_preflights is not UnmatchedPreflights.IGNORE
     return message
-
-
-def _older(origin: str) -> StringMatcher:
-    """The older field: an exact origin, or `*`."""
-    return StringMatcher(prefix="") if origin == "*" else StringMatcher(exact=origin)

@@ -1,5 +1,7 @@
 """Fault injection as Envoy's fault filter, configured per route.
 
+Owns:   where the filter works: at each try, so that the route's retries and time-out apply to what it does, or before
+        the router, as in Istio: for `compat: istio`, and for Envoy, which has it nowhere else.
 Source: istio fault.go; control-plane.md 2.3.11: an absent percentage hits nobody.
 """
 
@@ -10,8 +12,10 @@ from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from controlplane.compiler.resources import duration
 from controlplane.policy.http_route import FaultAbort, FaultDelay, HTTPFaultInjection
+from mesh.vocabulary import Dialect
 
 NAME = "envoy.filters.http.fault"
+OF_TRIES = "gossamer.fault_of_tries"
 
 # gRPC's status codes by the names that policies use.
 _GRPC_STATUSES = (
@@ -46,6 +50,11 @@ def http_fault(injection: HTTPFaultInjection | None) -> HTTPFault | None:
     if abort is not None and abort.effective_percent > 0 and (abort.http_status or abort.grpc_status is not None):
         message.abort.CopyFrom(_abort(abort))
     return message if message.HasField("delay") or message.HasField("abort") else None
+
+
+def name_for(dialect: Dialect, *, istio: bool) -> str:
+    """The filter that a route's faults are for."""
+    return OF_TRIES if dialect is Dialect.GOSSAMER and not istio else NAME
 
 
 def fraction(percent: float) -> FractionalPercent:

@@ -58,6 +58,7 @@ def check_gateways(report: Report, path: Path, gateways: Sequence[str]) -> None:
     """`mesh`, a gateway's name, or namespace/name."""
     for index, gateway in enumerate(gateways):
         namespace, slash, name = gateway.partition("/")
-        fits = syntax.is_dns_label(namespace) and syntax.is_dns_label(name) if slash else syntax.is_domain(gateway)
+        own = namespace == "." or syntax.is_dns_label(namespace)
+        fits = own and syntax.is_dns_label(name) if slash else syntax.is_domain(gateway)
         if not fits:
             report.refuse(path.at(index), "mesh, the name of a gateway, or namespace/name")

@@ -1,7 +1,7 @@
-"""Rules of Secret: its type, the size of it, and that what TLS reads is PEM.
+"""Rules of Secret: its type, the size of it, that what TLS reads is PEM, can be read and belongs together.
 
 Source: Kubernetes' secret validation; Istio's keys for `credentialName`.
-Not:    whether key and certificate belong together: the proxy says so, and its refusal is a condition.
+Not:    what is wrong with certificates and keys that are PEM (key_pair).
 Invariant: no message shows a value.
 """
 
@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
+from controlplane.policy.rules.key_pair import PRIVATE_LABELS, chain_problem, pair_problem
 from controlplane.policy.secret import CERTIFICATE_KEYS, OPAQUE, ROOT_KEYS, TLS, Secret
 from controlplane.policy.violations import Path, Report
 
@@ -18,7 +19,7 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}", re.ASCII)
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END \1-----", re.ASCII)
 _CHAINS = (*(chain for chain, _ in CERTIFICATE_KEYS), *ROOT_KEYS)
 _PRIVATE_KEYS = tuple(key for _, key in CERTIFICATE_KEYS)
-_PRIVATE_LABELS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
+_HIDDEN = "found something else (not shown), expected "
 
 
 def check_secret(spec: Secret, path: Path, report: Report) -> None:
@@ -30,18 +31,37 @@ def check_secret(spec: Secret, path: Path, report: Report) -> None:
     if size > MAX_BYTES:
         report.add(path / "data", f"found {size} bytes, expected at most {MAX_BYTES} in all")
         return
+    bad: set[str] = set()
     for key, place in places.items():
-        if not _KEY.fullmatch(key):
-            report.add(place, "found another key, expected letters, digits, '-', '_' and '.', at most 253")
-        elif key in _CHAINS and not _is_pem(spec.pem(key), ("CERTIFICATE",)):
-            report.add(place, "found something else (not shown), expected certificates in PEM")
-        elif key in _PRIVATE_KEYS and not _is_pem(spec.pem(key), _PRIVATE_LABELS):
-            report.add(place, "found something else (not shown), expected a private key in PEM, not encrypted")
+        problem = _problem(key, spec.pem(key))
+        if problem:
+            bad.add(key)
+            report.add(place, problem)
     _check_pairs(report, path / "data", spec, places)
+    _check_fit(report, spec, places, bad)
     if not places.keys() & {*_CHAINS, *_PRIVATE_KEYS}:
         report.warn(path / "data", f"holds nothing that the mesh uses: {', '.join((*_CHAINS, *_PRIVATE_KEYS))}")
     if spec.immutable:
         report.warn(path / "immutable", "has no effect here: the Secret can be changed")
+
+
+def _problem(key: str, value: str) -> str:
+    """What is wrong with one value on its own, or nothing."""
+    if not _KEY.fullmatch(key):
+        return "found another key, expected letters, digits, '-', '_' and '.', at most 253"
+    if key in _CHAINS:
+        return chain_problem(value) if _is_pem(value, ("CERTIFICATE",)) else f"{_HIDDEN}certificates in PEM"
+    if key in _PRIVATE_KEYS and not _is_pem(value, PRIVATE_LABELS):
+        return f"{_HIDDEN}a private key in PEM, not encrypted"
+    return ""
+
+
+def _check_fit(report: Report, spec: Secret, places: dict[str, Path], bad: set[str]) -> None:
+    for chain, key in CERTIFICATE_KEYS:
+        if {chain, key} <= places.keys() - bad:
+            problem = pair_problem(spec.pem(chain), spec.pem(key), chain_name=chain)
+            if problem:
+                report.add(places[key], problem)
 
 
 def _written(spec: Secret) -> Iterator[tuple[str, list[str]]]:

@@ -94,7 +94,33 @@ CASES = (
     Case(
         "unknown-mirror",
         virtual_service(f"{{{TO_A}, mirror: {{host: nobody}}}}"),
-        (("GSM0101", VS, "spec.http[0].mirror"), ("IST0101", VS, "spec.http[0].mirror.host")),
+        (("IST0101", VS, "spec.http[0].mirror.host"),),
+    ),
+    Case(
+        "unknown-delegate",
+        virtual_service("{delegate: {name: nobody}}"),
+        (("IST0101", VS, "spec.http[0].delegate"),),
+    ),
+    Case(
+        "delegate-of-another-namespace-that-is-private",
+        virtual_service("{delegate: {name: rules, namespace: other}}")
+        + "---\n"
+        + rule(f"{{exportTo: ['.'], http: [{{{TO_A}}}]}}", kind="VirtualService", name="rules", namespace="other"),
+        (("IST0101", VS, "spec.http[0].delegate"),),
+    ),
+    Case(
+        "delegate-outside-of-the-root",
+        virtual_service("{match: [{uri: {prefix: /in}}], delegate: {name: rules}}")
+        + "---\n"
+        + rule(f"{{http: [{{match: [{{uri: {{prefix: /out}}}}], {TO_A}}}]}}", kind="VirtualService", name="rules"),
+        (("GSM0113", "VirtualService default/rules", "spec.http[0].match"),),
+    ),
+    Case(
+        "delegate-that-sends-nowhere",
+        virtual_service("{delegate: {name: rules}}")
+        + "---\n"
+        + rule("{http: [{route: [{destination: {host: nobody}}]}]}", kind="VirtualService", name="rules"),
+        (("IST0101", "VirtualService default/rules", "spec.http[0].route[0].destination.host"),),
     ),
     Case(
         "two-virtual-services-for-one-host",
@@ -245,8 +271,8 @@ CASES = (
     Case("rule-for-a-wildcard", rule("{host: '*.svc.cluster.local'}"), ()),
     Case(
         "field-that-is-not-enforced",
-        virtual_service(f"{{{TO_A}, fault: {{abort: {{httpStatus: 500, percentage: {{value: 1}}}}}}}}"),
-        (("GSM0101", VS, "spec.http[0].fault"),),
+        virtual_service(f"{{{TO_A}, match: [{{statPrefix: a}}]}}"),
+        (("GSM0101", VS, "spec.http[0].match[0].statPrefix"),),
     ),
     Case(
         "two-rules-for-one-host",

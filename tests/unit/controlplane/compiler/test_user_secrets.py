@@ -24,7 +24,18 @@ from controlplane.snapshot.references import secrets_named
 from mesh.vocabulary import Locality
 from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET, VIRTUAL_HOST
 from tests.support.compiling import agent, fold, mesh_of, parse, proxy_of
-from tests.support.secrets import CERTIFICATE, CLIENT, KEY, ROOTS, RULE, SERVICE_ENTRY, encoded, tls_secret
+from tests.support.secrets import (
+    CERTIFICATE,
+    CLIENT,
+    KEY,
+    NEXT_KEY,
+    PRIVATE,
+    ROOTS,
+    RULE,
+    SERVICE_ENTRY,
+    encoded,
+    tls_secret,
+)
 
 DOCUMENTS = (SERVICE_ENTRY, RULE, tls_secret())
 NAME = "outbound|80||outside.example.com"
@@ -86,8 +97,8 @@ def test_a_change_of_a_secret_builds_that_resource_and_nothing_else() -> None:
     compiler, mesh = Compiler(), mesh_of(*DOCUMENTS)
     given(mesh, envoy(), compiler)
     before, clusters = compiler.builds.copy(), compiler.compile_scope(mesh, mesh.scope_of(envoy())).resources[CLUSTER]
-    mesh = fold(mesh, tls_secret(key=KEY.replace("MIIB", "MIIC"), generation=2))
-    assert "MIIC" in given(mesh, envoy(), compiler)[CLIENT].tls_certificate.private_key.inline_string
+    mesh = fold(mesh, tls_secret(key=NEXT_KEY, generation=2))
+    assert given(mesh, envoy(), compiler)[CLIENT].tls_certificate.private_key.inline_string == NEXT_KEY
     assert compiler.compile_scope(mesh, mesh.scope_of(envoy())).resources[CLUSTER] is clusters
     # The roots come from the same object, so they name its new generation; their bytes are the same.
     assert compiler.builds - before == {"Secret": 2}
@@ -98,7 +109,7 @@ def test_only_the_streams_that_use_it_hear_of_a_secret() -> None:
     cache = SnapshotCache(Compiler(), mesh)
     cache.connect(1, envoy())
     cache.connect(2, envoy("other"))
-    cache.advance(fold(mesh, tls_secret(key=KEY.replace("MIIB", "MIIC"), generation=2)))
+    cache.advance(fold(mesh, tls_secret(key=NEXT_KEY, generation=2)))
     assert [update.stream for update in cache.refresh()] == [1]
 
 
@@ -128,7 +139,7 @@ def test_roots_of_a_secret_of_their_own_come_first() -> None:
 
 def test_no_repr_holds_a_key() -> None:
     (item,) = parse(tls_secret())[0]
-    assert "hunter2" not in f"{item!r} {item.spec!r} {item}"
+    assert PRIVATE[0] not in f"{item!r} {item.spec!r} {item}"
     assert item.ref.name == "client"
 
 

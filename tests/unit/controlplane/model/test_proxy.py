@@ -92,3 +92,18 @@ def test_route_configuration_names() -> None:
     labelled = Caller("shop", (("app", "a"),)).route_configuration
     assert labelled == "outbound.shop.4806a97d"
     assert labelled != Caller("shop", (("app", "b"),)).route_configuration
+
+
+def test_a_gateway() -> None:
+    """An Envoy that is one is an instance too, without service and ports; an agent reports itself; a client is none."""
+    said: dict[str, Any] = {"GATEWAY": True, "NAMESPACE": "edge", "SERVICE_ACCOUNT": "sa", "LABELS": {"istio": "edge"}}
+    proxy = envoy(ADDRESS="10.0.0.9", TLS_DIR="/tls", **said)
+    assert (proxy.gateway, proxy.gateway_address, proxy.namespace) == (True, "10.0.0.9", "edge")
+    (own,) = proxy.workloads
+    assert (own.id, own.service, own.ports, own.gateway, own.agent) == ("gateway", "", (), True, True)
+    assert (own.namespace, own.service_account, dict(own.labels)) == ("edge", "sa", {"istio": "edge"})
+    assert envoy(GATEWAY_ADDRESS="0.0.0.0", **said).gateway_address == "0.0.0.0"
+    agent = proxy_of({"id": "n", "userAgentName": "gossamer-agent", "metadata": said})
+    assert (agent.gateway, agent.workloads) == (True, ())
+    assert not envoy().gateway
+    assert not proxy_of({"id": "n", "userAgentName": "gRPC", "metadata": said}).gateway

@@ -13,6 +13,7 @@ from controlplane.policy.kinds import KINDS
 from controlplane.policy.limits import MAX_DEPTH, MAX_LIST_ITEMS, MAX_MAP_ITEMS, MAX_TEXT, MAX_VALUES
 from controlplane.policy.manifests import load_documents
 from tests.support.compiling import SETTINGS, agent, instance, proxy_of
+from tests.support.depth import examples
 from tests.support.good_policies import in_all_versions
 
 SCALARS = st.one_of(
@@ -57,7 +58,7 @@ MUTATED = st.sampled_from(GOOD).flatmap(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(MUTATED)
 def test_a_changed_policy_is_admitted_or_refused_with_paths(document: Any) -> None:
     """Every violation says found and expected at some path; what is admitted compiles in all dialects."""
@@ -171,4 +172,4 @@ def test_kinds_by_mistake() -> None:
     assert nearest is not None
     assert nearest.kind == "VirtualService"
     assert KINDS.nearest("Ingress") is None
-    assert KINDS.by_word("gateway") is None
+    assert KINDS.by_word("sidecar") is None

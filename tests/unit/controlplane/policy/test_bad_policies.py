@@ -13,6 +13,7 @@ KINDS = {
     "DestinationRule",
     "ServiceEntry",
     "WorkloadEntry",
+    "Gateway",
     "PeerAuthentication",
     "Service",
     "Secret",
