@@ -82,7 +82,7 @@ def _instance(item: report_pb2.Instance, node: Node) -> Instance:
     health = item.health or HealthStatus.UNKNOWN.value
     if health not in HealthStatus.__members__:
         raise ValueError(f"found health {health[:40]!r}, expected one of {', '.join(HealthStatus.__members__)}")
-    if not 0 < len(item.ports) <= _MAX_PORTS:
+    if not int(not item.gateway) <= len(item.ports) <= _MAX_PORTS:
         raise ValueError(f"found {len(item.ports) or 'no'} ports, expected 1 to {_MAX_PORTS}")
     if item.weight > _MAX_WEIGHT:
         raise ValueError(f"found weight {item.weight}, expected at most {_MAX_WEIGHT}")
@@ -90,7 +90,7 @@ def _instance(item: report_pb2.Instance, node: Node) -> Instance:
         id=_matching(_NAME, item.id, "id"),
         node=node.name,
         namespace=_matching(_LABEL, item.namespace or DEFAULT_NAMESPACE, "namespace"),
-        service=_matching(_NAME, item.service, "service"),
+        service="" if item.gateway else _matching(_NAME, item.service, "service"),
         service_account=_matching(_NAME, item.service_account or DEFAULT_SERVICE_ACCOUNT, "service account"),
         labels=dict(item.labels),
         address=node.address,
@@ -103,6 +103,7 @@ def _instance(item: report_pb2.Instance, node: Node) -> Instance:
         health_reason=item.health_reason[:_MAX_TEXT],
         health_since_ms=item.health_since_ms,
         bypass_possible=item.bypass_possible,
+        gateway=item.gateway,
     )
 
 

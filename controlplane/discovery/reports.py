@@ -6,8 +6,8 @@ Source: proto/mesh/api/v1/report.proto; decisions 13 and 16.
 
     HELLO --hello--> REPORTING --end of stream, error, or silence of SILENCE_S--> the lease runs out
 
-Invariants: one machine reports for a node: while an agent at one address is heard of, another address is refused, so
-        that two agents with one name do not delete each other's instances in turn. (Known to each replica for itself.)
+Invariants: one machine reports for a node, on whatever replica: while one address holds the claim (presence), another
+        is refused, so that two agents with one name do not delete each other's instances in turn.
         A report is acknowledged only after it is in the store. A store that is away ends the stream with
         UNAVAILABLE: the agent sends its full sets again on the next one.
 """
@@ -37,7 +37,6 @@ from mesh.logs import bind, get_logger
 _log = get_logger(__name__)
 
 SILENCE_S = float(LEASE_S)  # agents send a heartbeat every 5 s
-HEARD_LATELY_S = 8.0
 _Context = grpc.aio.ServicerContext[report_pb2.AgentReport, report_pb2.ReportReply]
 _STATUS = {
     ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,16 +45,6 @@ _STATUS = {
     ErrorCode.TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
     ErrorCode.CONFLICT: grpc.StatusCode.ABORTED,
 }
-
-
-class _Heard:
-    """Who reports for a node, and when it was heard of (monotonic seconds)."""
-
-    __slots__ = ("address", "at")
-
-    def __init__(self, address: str, at: float) -> None:
-        self.address = address
-        self.at = at
 
 
 class ReportsService(report_pb2_grpc.ReportsServicer):
@@ -79,12 +68,12 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
         self._gate = gate
         self._events = events
         self._clock = clock
-        self._heard: dict[str, _Heard] = {}
 
     async def Report(  # type: ignore[override]  # grpc.aio takes a coroutine too: questions are written in between
         self, request_iterator: AsyncIterator[report_pb2.AgentReport], context: _Context
     ) -> None:
         """One agent's stream."""
+        name = ""
         try:
             name = require_node(context.auth_context(), self._trust_domain)
             bind(node=name)
@@ -92,7 +81,6 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
             if first is None:
                 return
             node = _hello(first, name)
-            self._hear(node)
             presence = Presence(self._store, node, existing=self._existing, clock=self._clock)
             await presence.announce()
             replies = _Replies(context)
@@ -101,25 +89,15 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
             reporter = _Reporter(node, presence, self, line)
             try:
                 while (report := await _next(request_iterator)) is not None:
-                    self._hear(node)
                     problems = await reporter.take(report)
                     await replies.write(report_pb2.ReportReply(acknowledged=report.sequence, problems=problems))
             finally:
                 self.desk.disconnect(name, line)
         except MeshError as error:
+            if error.code is ErrorCode.CONFLICT:
+                self._events.add(self._clock.wall(), "NodeNameTaken", f"node {name}", error.message)
             _log.warning("report stream ended", peer=context.peer(), reason=str(error))
             await _abort(context, error)
-
-    def _hear(self, node: Node) -> None:
-        """A node's agent has said something. Raises CONFLICT when another machine has its name."""
-        now = self._clock.monotonic()
-        heard = self._heard.get(node.name)
-        if heard is not None and heard.address != node.address and now - heard.at < HEARD_LATELY_S:
-            text = f"another agent reports as this node from {heard.address}; refused is the one at {node.address}"
-            self._events.add(self._clock.wall(), "NodeNameTaken", f"node {node.name}", text)
-            hint = "each machine needs a node name and a join token of its own"
-            raise MeshError(ErrorCode.CONFLICT, text, subject=f"node {node.name}", hint=hint)
-        self._heard[node.name] = _Heard(node.address, now)
 
     async def grant_of(self, node: str) -> NodeGrant | None:
         """What the node may claim, as it is now."""

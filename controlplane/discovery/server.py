@@ -213,8 +213,10 @@ class DiscoveryService:
         return tuple(allowed)
 
     async def _entitled(self, proxy: Proxy, *, authenticated: bool) -> Proxy:
-        """With the right to the Secrets of its namespace: an Envoy on mTLS whose grant has the namespace it names."""
-        if not authenticated or proxy.dialect is not Dialect.ENVOY:
+        """With the right to the Secrets of its namespace: an Envoy or a gateway on mTLS whose grant has the namespace
+        that it names.
+        """
+        if not authenticated or not (proxy.dialect is Dialect.ENVOY or proxy.gateway):
             return proxy
         grant = await grant_of(self._parts.store, proxy.id)
         entitled = grant is not None and grant.permits_workload(proxy.namespace, proxy.service_account)

@@ -1,7 +1,8 @@
 """The state machine of one ADS stream, common to SotW and delta: what may be sent now, and in which order. Sans-io.
 
 Owns:   push order, make before break, EDS after CDS, the 30 s cap on held removals, when TTLs are renewed.
-Not:    reading the two protocols' requests and forming their responses (sotw, delta), bytes and tasks (server).
+Not:    reading the two protocols' requests and forming their responses (sotw, delta), when the first state is whole
+        (first_state), bytes and tasks (server).
 Source: control-plane.md 5, rules 6, 11, 17-20, 24; decision 20; xds_protocol.rst "eventual consistency".
 
 One change travels through a stream that subscribes to all clusters so:
@@ -29,6 +30,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.compiler.types import Resource
+from controlplane.discovery.first_state import FirstState
 from controlplane.discovery.response import Response
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import Held, Rejection, Sent, Span, StreamSync
@@ -73,6 +75,7 @@ class Session(ABC):
         self._blocked: dict[Resource, tuple[str, str]] = {}  # referrer -> what it was last held for, and that cluster
         self._looked: dict[str, tuple[object, ...]] = {}  # type -> state in which all that is due of it was held
         self._resumed = False  # the client brought clusters from an earlier stream, so it has routes too
+        self._first = FirstState(sync)
 
     def on_view(self, view: View, changed: ChangedNames, now: float) -> list[Response]:
         """A new view. `changed`: every name that differs from the present one. `now`: monotonic seconds."""
@@ -94,8 +97,7 @@ class Session(ABC):
     def deadline(self) -> float | None:
         """When a held removal must go or a TTL must be renewed, or None."""
         times = list(self._beats.values())
-        if self._clusters_until is not None:
-            times.append(self._clusters_until)
+        times += [until for until in (self._clusters_until, self._first.until) if until is not None]
         if self._held_since:
             times.append(min(self._held_since.values()) + REMOVAL_HOLD_S)
         return min(times, default=None)
@@ -128,6 +130,7 @@ class Session(ABC):
                 responses += self._respond(type_url, subscription, ready)
         if self._ttl:
             self._plan_heartbeats(now)
+        self._first.look(self.view, self.subscriptions, now)
         return responses
 
     def _awaits_clusters(self, now: float) -> None:

@@ -58,6 +58,7 @@ class SotwSession(Session):
     def on_request(self, request: DiscoveryRequest, now: float) -> list[Response]:
         """A request; types that are not served here are not answered."""
         type_url = request.type_url
+        self._first.heard(now)
         if type_url not in SHORT_NAMES:
             return []
         subscription = self.subscriptions.get(type_url)

@@ -4,9 +4,11 @@ Owns:   the connected streams and their sync state; per-revision counts.
 Not:    what is on the wire (discovery), the other replicas' proxies (the API asks them and merges, decision 16).
 
     connect -> publish(R) ... -> disconnect
-    revision R of a stream:  pending  while R > published, or a span of the stream holds R
-                             rejected when a refused name's span holds R
+    revision R of a stream:  rejected when a refused name's span holds R
+                             pending  while R > published, or the stream is fresh, or a span of it holds R
                              acked    otherwise (what R does not touch has it at once)
+                             nothing  when the stream is idle
+    (fresh and idle: stream_sync)
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,6 +54,7 @@ class ProxyState:
     connected_since: float
     sync: str
     types: tuple[TypeState, ...]
+    unasked: str = ""  # what its first state lacks and it has not asked for: CDS, EDS NAME, anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,8 @@ class DistributionLedger:
             refused = [rejection for rejection in sync.rejections() if rejection.span.holds(revision)]
             if refused:
                 rejected[connection.node] = tuple((rejection.name, rejection.reason) for rejection in refused)
+            elif sync.idle:
+                continue
             elif revision > self.published or sync.pending_for(revision):
                 pending[connection.node] = sync
             else:
@@ -194,7 +199,7 @@ def _waits(revision: int, pending: Mapping[str, StreamSync]) -> Iterator[Waiting
 def _proxy_state(connection: Connection, sync: StreamSync) -> ProxyState:
     types = tuple(_type_state(type_url, sync) for type_url in PUSH_ORDER if type_url in sync.types)
     found = {state.sync for state in types}
-    if sync.queued is not None or not types:
+    if sync.queued is not None or sync.unasked is not None or not types:
         found.add("pending")
     return ProxyState(
         stream=connection.stream,
@@ -208,7 +213,15 @@ def _proxy_state(connection: Connection, sync: StreamSync) -> ProxyState:
         connected_since=connection.connected_since,
         sync=next((word for word in ("rejected", "pending") if word in found), "synced"),
         types=types,
+        unasked=_unasked(sync),
     )
+
+
+def _unasked(sync: StreamSync) -> str:
+    if sync.unasked is None:
+        return ""
+    type_url, name = sync.unasked
+    return f"{SHORT_NAMES.get(type_url, '')} {name}".strip() or ("" if sync.types else "anything")
 
 
 def _type_state(type_url: str, stream: StreamSync) -> TypeState:

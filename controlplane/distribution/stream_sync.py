@@ -1,13 +1,21 @@
 """What one stream was sent and what it said about it: the nonce ledger of one proxy's connection. Pure.
 
 Owns:   nonce -> (revisions, names, versions) of every response not yet answered; which names the client accepted;
-        which it rejected and why; which are held back, and what they wait for.
+        which it rejected and why; which are held back, and what they wait for; whether its first state is whole.
 Not:    what to send (controlplane.discovery sessions), counting over proxies (distribution.ledger).
 Source: decisions 20 and 21; design section 2 ("an ACK is matched by nonce, since hashes can repeat").
 
 Revisions: a change that came with the revisions in (after, revision] is written as `Span(after, revision)`; several
 revisions are one span when they were merged. A stream is pending for R while an unanswered response, a held name or
-a queued view has R in its span. What no span holds, the proxy has at once.
+a queued view has R in its span. What no span holds, the proxy has at once, but for a stream that has just begun: what
+it has not asked for yet cannot be unanswered.
+
+    FRESH     pending for every revision, until the client has asked for all that its first state consists of and has
+      |       answered it (discovery.first_state says when)
+      v
+    CURRENT   pending for what its spans hold
+
+    IDLE      it has asked for nothing at all for long: it is not waited for, and not counted, until it does
 """
 
 import itertools
@@ -109,14 +117,22 @@ class TypeSync:
         yield from (held.span for held in self.held.values())
 
 
+UNKNOWN = ("", "")
+_EVER = Span(0, 1 << 62)
+
+
 class StreamSync:
     """The nonce ledger of one stream. The session writes it, the DistributionLedger reads it."""
 
-    __slots__ = ("events", "queued", "types")
+    __slots__ = ("events", "idle", "queued", "types", "unasked")
 
     def __init__(self) -> None:
         self.types: dict[str, TypeSync] = {}
         self.queued: Span | None = None  # a newer view waits for the session
+        # (type, name) that the client needs for its first state and has not asked for; the name is empty for all of
+        # the type, UNKNOWN while its answers have to show it. None: the stream is not fresh any more.
+        self.unasked: tuple[str, str] | None = UNKNOWN
+        self.idle = False
         self.events = 0  # grows with everything that happens: whoever counts can skip what stands still
 
     def of(self, type_url: str) -> TypeSync:
@@ -205,6 +221,12 @@ class StreamSync:
         for sent in sync.outstanding.values():
             sent.resources.pop(name, None)  # its answer, still under way, says nothing about what the client keeps
 
+    def begin(self, unasked: tuple[str, str] | None, *, idle: bool = False) -> None:
+        """What the client's first state still lacks, None = it is whole; `idle`: it is not waited for."""
+        if (unasked, idle) != (self.unasked, self.idle):
+            self.events += 1
+            self.unasked, self.idle = unasked, idle
+
     def queue(self, span: Span) -> None:
         """A newer view waits for the session."""
         self.events += 1
@@ -221,6 +243,12 @@ class StreamSync:
         return any(span.holds(revision) for span in self.open_spans())
 
     def open_spans(self) -> Iterator[Span]:
+        """The revisions that the client is still to answer."""
+        if self.unasked is not None and not self.idle:
+            yield _EVER
+        yield from self._under_way()
+
+    def _under_way(self) -> Iterator[Span]:
         """What is queued, unanswered or held back."""
         if self.queued is not None:
             yield self.queued
@@ -230,11 +258,11 @@ class StreamSync:
     @property
     def at_rest(self) -> bool:
         """Is nothing queued, unanswered or held back?"""
-        return next(iter(self.open_spans()), None) is None
+        return next(self._under_way(), None) is None
 
     def waiting_for(self, revision: int) -> Iterator[tuple[str, str, str]]:
         """(type, name, what it waits for) of everything that `revision` changes and that is unanswered; the name is
-        empty for a view that the session has not taken yet."""
+        empty for a view that the session has not taken yet, and what a fresh stream lacks comes last."""
         if self.queued is not None and self.queued.holds(revision):
             yield "", "", "being sent"
         for type_url, sync in self.types.items():
@@ -244,6 +272,8 @@ class StreamSync:
             for sent in sync.outstanding.values():
                 if sent.span.holds(revision):
                     yield from ((type_url, name, "acknowledgement") for name in sorted(sent.changed) or ("",))
+        if self.unasked is not None and not self.idle and (self.unasked != UNKNOWN or self.at_rest):
+            yield *self.unasked, "the proxy's request"
 
     def rejections(self) -> tuple[Rejection, ...]:
         """What the client refuses at present."""

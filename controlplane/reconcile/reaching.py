@@ -6,7 +6,8 @@ Source: design section 2 ("a proxy has revision R when nothing that R changes fo
 
 The present form of an object came with the revision that last wrote it. A proxy that uses the object is `pending`
 while something that this revision changes for it is unanswered, `rejected` while it refuses a resource that the object
-is a source of, else it has acknowledged. A client that names its resources (gRPC) uses what it has named.
+is a source of, else it has acknowledged. A client that names its resources (gRPC) uses what it has named; a fresh
+stream is pending, an idle one uses nothing (stream_sync).
 
 Cost: proxies of one scope share their sources, and pending spans are counted as ranges over the objects sorted by
 revision: O(proxies + scopes * objects), and nothing while nothing happens.
@@ -145,7 +146,7 @@ class Reaching:
         streams = [
             (connection, sync, views[connection.stream])
             for connection, sync in self._ledger.streams()
-            if connection.stream in views
+            if connection.stream in views and not sync.idle
         ]
         of_node = Counter(connection.node for connection, _, _ in streams)
         for connection, sync, view in streams:

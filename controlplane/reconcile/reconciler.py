@@ -26,6 +26,7 @@ from controlplane.model.rollout_overlay import Candidate, followed
 from controlplane.policy.objects import PolicyObject
 from controlplane.reconcile.changes import ChangeReader, Gathered
 from controlplane.reconcile.debounce import Debounce
+from controlplane.reconcile.expiry import expiry_conditions
 from controlplane.reconcile.metrics import ReconcileMetrics
 from controlplane.reconcile.reaching import Reaching
 from controlplane.reconcile.rollout_reader import RolloutReader
@@ -129,7 +130,10 @@ class Reconciler:
             for ref, reason in self._reader.unreadable_objects().items()
         )
         refused = rejection_conditions(self._ledger.rejections())
-        return (*self._compiler.conditions(self.cache.mesh), *unreadable, *refused)
+        return (*self._findings(self.cache.mesh), *unreadable, *refused)
+
+    def _findings(self, mesh: MeshState) -> tuple[Condition, ...]:
+        return (*self._compiler.conditions(mesh), *expiry_conditions(mesh.secrets.values(), self._clock.wall()))
 
     def statuses(self) -> Mapping[ObjectRef, bytes]:
         """The status of each object that has a condition or is used by a proxy, as the store keeps it."""
@@ -143,7 +147,7 @@ class Reconciler:
 
     def preview(self, puts: Sequence[PolicyObject], deletes: Sequence[ObjectRef]) -> tuple[Condition, ...]:
         """The compiler's findings as they would be with these changes."""
-        return self._compiler.conditions(self.previewed(puts, deletes))
+        return self._findings(self.previewed(puts, deletes))
 
     def previewed(self, puts: Sequence[PolicyObject], deletes: Sequence[ObjectRef]) -> MeshState:
         """The newest state with these changes; it is of a revision that does not exist yet."""

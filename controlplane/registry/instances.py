@@ -22,7 +22,10 @@ class InstancePort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One running copy of a service. `agent` is False for what no agent stands before (a plain WorkloadEntry)."""
+    """One running copy of a service. `agent` is False for what no agent stands before (a plain WorkloadEntry).
+
+    `gateway`: it is a gateway proxy itself, with the ports that Gateways give it.
+    """
 
     id: str
     node: str
@@ -41,6 +44,7 @@ class Instance:
     health_since_ms: int = 0
     bypass_possible: bool = False
     agent: bool = True
+    gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

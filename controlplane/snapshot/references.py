@@ -1,4 +1,5 @@
-"""What a resource refers to: the clusters that routes and listeners name, EDS name and secrets of a cluster. Pure.
+"""What a resource refers to: the clusters that routes and listeners name, EDS name and secrets of a cluster, the routes
+of a listener. Pure.
 
 Owns:   reading references out of serialised resources, each resource once (they are shared by all streams).
 Source: envoy.config.route.v3.RouteAction (cluster, weighted_clusters, request_mirror_policies), TcpProxy (cluster,
@@ -83,6 +84,23 @@ def secrets_named(cluster: Resource) -> frozenset[str]:
     return frozenset(name for socket in sockets for name in _of_socket(socket.typed_config))
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def routes_named(listener: Resource) -> frozenset[str]:
+    """The RouteConfigurations of this stream that the listener asks for."""
+    managers = (HttpConnectionManager.FromString(config.value) for config in _managers(listener))
+    return frozenset(manager.rds.route_config_name for manager in managers if manager.rds.config_source.HasField("ads"))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def has_vhds(configuration: Resource) -> bool:
+    """Do the virtual hosts of the RouteConfiguration come by themselves?"""
+    return RouteConfiguration.FromString(configuration.body).HasField("vhds")
+
+
+def _managers(listener: Resource) -> Iterator[AnyMessage]:
+    return (item for item in _filters(Listener.FromString(listener.body)) if item.Is(HttpConnectionManager.DESCRIPTOR))
+
+
 def _of_socket(config: AnyMessage) -> Iterator[str]:
     if not config.Is(UpstreamTlsContext.DESCRIPTOR):
         return
@@ -146,11 +164,16 @@ def _of_action(action: RouteAction) -> Iterator[str]:
 
 
 def _of_listener(listener: Listener) -> Iterator[str]:
+    for config in _filters(listener):
+        yield from _of_filter(config)
+
+
+def _filters(listener: Listener) -> Iterator[AnyMessage]:
     if listener.api_listener.api_listener.type_url:
-        yield from _of_filter(listener.api_listener.api_listener)
+        yield listener.api_listener.api_listener
     for chain in (*listener.filter_chains, listener.default_filter_chain):
         for network_filter in chain.filters:
-            yield from _of_filter(network_filter.typed_config)
+            yield network_filter.typed_config
 
 
 def _of_filter(config: AnyMessage) -> Iterator[str]:

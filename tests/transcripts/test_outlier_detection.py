@@ -6,6 +6,7 @@ Commands (one a line; the output is what is decided, in order):
   HOST STATUS...             a host answers; `reset`, `timeout` and `refused` are failures without an answer, `connect`
                              is a connection that is established
   count HOST REQUESTS SUCCESSES   more of this interval, for success rates
+  local HOST CONNECTED FAILED     the same of connections and failures without an answer, when they are split
   healthy HOST               an active check has found it healthy
   sweep TIME                 the end of an interval; TIMEs are seconds and only grow
   luck NUMBER                what `rng` gives from now on (0.5 at first)
@@ -24,6 +25,7 @@ from tests.support import transcripts
 
 HERE = Path(__file__).parent
 LOCAL = {"reset": 503, "refused": 503, "timeout": 504}
+LATE = {"reset", "timeout"}  # there was a connection
 
 
 class Play:
@@ -66,6 +68,10 @@ class Play:
         self.detector.count(words[0], int(words[1]), int(words[2]))
         return []
 
+    def do_local(self, words: list[str]) -> list[str]:
+        self.detector.count_local(words[0], int(words[1]), int(words[2]))
+        return []
+
     def do_healthy(self, words: list[str]) -> list[str]:
         return self._told(self.detector.healthy(words[0], self.now))
 
@@ -89,6 +95,8 @@ class Play:
                 self.monitor.answer_succeeded(host)
             else:
                 status = LOCAL.get(word) or int(word)
+                if word in LATE:
+                    self.monitor.connected(host)
                 failed = self.monitor.local_failed if word in LOCAL else self.monitor.answer_failed
                 for kind, count in failed(host, status):
                     detail = f"{count} in a row"

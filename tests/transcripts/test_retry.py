@@ -6,10 +6,11 @@ Commands (one a line; the output is what is decided, in order):
   request NAME [FIELD:VALUE...]   a new request of that name with these header fields; its first try begins
   NAME answers STATUS [FIELD:VALUE...]   the present try is answered
   NAME ends REASON             the present try ends without an answer (agent.model.resets)
+  NAME is late                 the present try takes too long, and goes on beside the next one
   NAME leaves                  the client has gone
   busy COUNT                   so many requests are under way at the cluster besides
   stats                        the counts that are not 0, and how many retries are under way
-Delays are the upper bounds of the random back-off (rng gives nearly 1).
+Delays are the upper bounds of the random back-off (rng gives nearly 1). The wall clock stands at 1000 s.
 """
 
 from pathlib import Path
@@ -67,6 +68,8 @@ class Play:
         for name, value in _pairs(words[1:], "="):
             if name == "retriable_status_codes":
                 settings[name] = frozenset(map(int, value.split(",")))
+            elif name == "reset_headers":  # a ! behind a name: it holds a Unix time
+                settings[name] = tuple((one.rstrip("!"), one.endswith("!")) for one in value.split(","))
             else:
                 settings[name] = value == "true" if value in ("true", "false") else float(value)
         if "num_retries" in settings:
@@ -79,6 +82,7 @@ class Play:
     def do_request(self, words: list[str]) -> list[str]:
         head = RequestHead(b"GET", b"/", b"x", _headers(words[1:]))
         request = self.requests[words[0]] = Request(self.book.rules_for(self.policy, head))
+        request.head = head
         return [*([] if request.retry else [f"{words[0]} is not retried"]), *self._try(words[0], request)]
 
     def do_busy(self, words: list[str]) -> list[str]:
@@ -104,6 +108,8 @@ class Play:
         if words[0] == "answers":
             answer = ResponseHead(int(words[1]), b"", _headers(words[2:]))
             again = request.retry is not None and self.cluster.retry_after_status(request, answer)
+        elif words == ["is", "late"]:
+            again = self.cluster.retry_beside(request)
         else:
             again = request.retry is not None and self.cluster.retry_after_reset(request, words[1])
         if not again:

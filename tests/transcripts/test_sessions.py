@@ -2,7 +2,8 @@
 
 Commands (one a line; the output is what the server sends, in order):
   view SPEC...            the proxy's new view. SPEC: cds:a=1  eds:a=1  lds:l=1>a,b  rds:r=1>a  vhds:r/h=1>a,b
-                          (type : name = content > clusters that it names); cds:a=1! is a cluster without EDS
+                          (type : name = content > clusters that it names); cds:a=1! is a cluster without EDS,
+                          lds:l=1@r a listener of RouteConfiguration r, rds:r=1+ one whose virtual hosts come by VHDS
   req TYPE NAMES... [nonce=N] [nack=TEXT] [had=V]   SotW request; had: the version that a new stream's client brings,
                           @ = that of the last response
   sub TYPE [+NAME...] [-NAME...] [have:NAME=VERSION] [nonce=N] [nack=TEXT]   delta request
@@ -10,6 +11,7 @@ Commands (one a line; the output is what the server sends, in order):
   time SECONDS            the clock goes on
   features ttl            a new stream of a client that supports TTLs; cds:a=1~30 is a resource with one, in seconds
   sync                    per type: synced, pending or rejected; what is held and why
+  first                   whether the first state is whole, else what has to be asked for
 Contents are shown as TYPE name=content; a version is shown as the content that has it.
 """
 
@@ -32,7 +34,7 @@ from mesh.xds.type_url import SHORT_NAMES
 from tests.support import resources, transcripts
 
 HERE = Path(__file__).parent
-URLS = {short.lower(): url for url, short in SHORT_NAMES.items()}
+URLS = {short.lower(): url for url, short in SHORT_NAMES.items()} | {"nothing": "type.googleapis.com/none"}
 
 
 class Conversation:
@@ -127,6 +129,15 @@ class Conversation:
         due = self.session.deadline
         return self._shown(self.session.on_time(self.now)) if due is not None and due <= self.now else []
 
+    def do_first(self, words: list[str]) -> list[str]:
+        sync = self.session.sync
+        if sync.unasked is None:
+            return ["whole"]
+        url, name = sync.unasked
+        unknown = "answers" if self.session.subscriptions else "anything"
+        lacks = f"{SHORT_NAMES.get(url, unknown).lower()} {name}".rstrip()
+        return [f"lacks {lacks}{' (idle)' if sync.idle else ''}"]
+
     def do_sync(self, words: list[str]) -> list[str]:
         lines = []
         for url, sync in self.session.sync.types.items():
@@ -162,9 +173,10 @@ class Conversation:
             case "eds":
                 made = resources.assignment(name, content)
             case "lds":
-                made = resources.listener(name, *clusters, tag=content)
+                plain, _, routes = content.partition("@")
+                made = resources.listener(name, *clusters, tag=plain, routes=routes)
             case "rds":
-                made = resources.route_configuration(name, *clusters, tag=content)
+                made = resources.route_configuration(name, *clusters, tag=content, by_vhds=content.endswith("+"))
             case _:
                 made = resources.vhds(name, *clusters, tag=content)
         self.contents[made.version] = f"{short}:{head}"

@@ -1,6 +1,7 @@
 """A node's keys in the store: written by difference, on one lease, taken over from an earlier stream."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,7 +104,35 @@ async def test_a_node_is_announced_once_and_stays(streams: Streams) -> None:
     assert entry is not None
     assert decode_node(entry.value) == NODE
     assert entry.lease == 0
-    assert len(streams.store.written) == 1
+    assert [op.key for op in streams.store.written if op.key == node_key("node-1")] == [node_key("node-1")]
+
+
+async def test_a_name_belongs_to_one_address_while_its_lease_lives(streams: Streams) -> None:
+    """Each replica has presences of its own; the store is what they share."""
+    first, moved = await streams.next(), Presence(
+        streams.store, replace(NODE, address="10.0.0.9"), existing=lambda _: (), clock=streams.clock
+    )  # fmt: skip
+    await first.announce()
+    await first.set_instances([instance("a")])
+    for _ in range(4):
+        with pytest.raises(
+            MeshError, match=r"another machine at 10.0.0.1 is this node; refused is the one at 10.0.0.9"
+        ):
+            await moved.announce()
+        streams.clock.advance(LEASE_S / 2)
+        await first.keep_alive()
+    assert set(await streams.instances()) == {"a"}
+    entry = await streams.store.get(node_key("node-1"))
+    assert entry is not None
+    assert decode_node(entry.value).address == "10.0.0.1"
+    streams.clock.advance(LEASE_S + 1)
+    await moved.announce()
+    with pytest.raises(MeshError) as refused:
+        await first.keep_alive()
+    assert refused.value.code is ErrorCode.CONFLICT
+    again = await streams.next()
+    with pytest.raises(MeshError):
+        await again.set_instances([instance("a")])
 
 
 async def test_instances_are_the_full_set_and_written_by_difference(streams: Streams) -> None:
@@ -127,7 +156,7 @@ async def test_ejections_are_written_on_transitions_only(streams: Streams) -> No
         await presence.set_ejections([ejection("10.0.0.2:1")])
     await presence.set_ejections([ejection("10.0.0.2:1"), ejection("10.0.0.3:1")])
     await presence.set_ejections([])
-    assert len(streams.store.written) == 4
+    assert len([op for op in streams.store.written if op.key.startswith(EJECTIONS)]) == 4
     assert await streams.ejected() == []
 
 

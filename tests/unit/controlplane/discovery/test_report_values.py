@@ -70,6 +70,12 @@ def test_an_instance_gets_what_it_does_not_say_from_its_node() -> None:
     assert (made.health, made.agent) == (HealthStatus.UNKNOWN, True)
 
 
+def test_a_gateway_has_neither_service_nor_ports() -> None:
+    found, problems = instances_of([report_pb2.Instance(id="gateway", namespace="edge", gateway=True)], NODE)
+    assert problems == []
+    assert (found["gateway"].gateway, found["gateway"].service, found["gateway"].ports) == (True, "", ())
+
+
 BAD_INSTANCES: list[dict[str, Any]] = [
     {"id": ""},
     {"id": "a/b"},

@@ -14,6 +14,7 @@ from agent.settings import ControlPlaneSettings
 from controlplane.ca.grants import NodeGrant
 from controlplane.discovery import reports
 from controlplane.discovery.admission import Gate
+from controlplane.discovery.presence import LEASE_S
 from controlplane.discovery.reports import ReportsService
 from controlplane.distribution.events import EventLog
 from controlplane.registry.codec import decode_ejection, decode_instance
@@ -62,9 +63,12 @@ class Stream:
         return await self.tell(ejections=report_pb2.EjectionSet(ejections=told))
 
     async def refused(self, report: report_pb2.AgentReport) -> tuple[grpc.StatusCode, str]:
-        await self._call.write(report)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async def exchange() -> None:
+            await self._call.write(report)  # it may be refused before this has left
             await self._call.read()
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await exchange()
         return caught.value.code(), caught.value.details() or ""
 
     def cancel(self) -> None:
@@ -151,7 +155,7 @@ async def test_a_second_machine_with_the_name_of_a_node_is_refused_and_changes_n
 
 async def test_a_node_that_was_not_heard_of_gives_its_name_away(mesh: Mesh) -> None:
     await (await mesh.greeted()).instances(instance("a"))
-    mesh.clock.shift_s += reports.HEARD_LATELY_S
+    mesh.clock.shift_s += LEASE_S
     moved = mesh.stream()
     assert await moved.tell(hello=report_pb2.Hello(node="node-1", address="10.0.0.2")) == []
     await moved.instances(instance("c"))

@@ -22,7 +22,7 @@ from mesh.xds import type_url
 from tests.support.ads import Ads, RawStream, node, served, until
 from tests.support.authorities import TRUST_DOMAIN, ServedAuthority, ShiftedClock
 from tests.support.compiling import instance, mesh_of
-from tests.support.secrets import CLIENT, ROOTS, RULE, SERVICE_ENTRY, tls_secret
+from tests.support.secrets import CLIENT, PRIVATE, ROOTS, RULE, SERVICE_ENTRY, tls_secret
 
 MEMBER = f"spiffe://{TRUST_DOMAIN}/node/node-1"
 WORKLOAD = f"spiffe://{TRUST_DOMAIN}/ns/default/sa/billing"
@@ -146,6 +146,22 @@ async def test_secrets_are_for_whom_the_grant_names(
     assert {item.name for item in (await stream.take()).resources} == names
 
 
+@pytest.mark.parametrize(("gateway", "names"), [(True, {CLIENT}), (False, set())], ids=["gateway", "workloads"])
+async def test_an_agent_gets_secrets_as_a_gateway(port: Port, gateway: bool, names: set[str]) -> None:
+    server = (
+        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: client}}"
+    )
+    text = (
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\n"
+        f"spec: {{selector: {{istio: edge}}, servers: [{server}]}}\n"
+    )
+    port.ads.publish(mesh_of(text, tls_secret()))
+    said = {"GATEWAY": gateway, "LABELS": {"istio": "edge"}, "SERVICE_ACCOUNT": "billing"}
+    stream = port.stream(node("node-1", "gossamer-agent", **said))
+    await stream.send(type_url=type_url.SECRET, resource_names_subscribe=[CLIENT, ROOTS])
+    assert {item.name for item in (await stream.take()).resources} == names
+
+
 def _secrets(namespace: str) -> list[str]:
     texts = (RULE, tls_secret())
     return [SERVICE_ENTRY, *(text.replace("metadata: {", f"metadata: {{namespace: {namespace}, ") for text in texts)]
@@ -163,4 +179,4 @@ async def test_no_secret_leaves_the_port_without_tls(delta: bool) -> None:
             assert not found.resources
             found = await stream.take()
         assert len(found.resources) == 1
-        assert not [data for data in stream.raw if b"hunter2" in data]
+        assert not [data for data in stream.raw if PRIVATE[0].encode() in data]

@@ -7,6 +7,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from prometheus_client import CollectorRegistry
 
 from controlplane.compiler.types import Resource
+from controlplane.discovery import first_state
 from controlplane.discovery import session as sessions
 from controlplane.discovery.delta import DeltaSession
 from controlplane.discovery.metrics import DiscoveryMetrics
@@ -17,6 +18,7 @@ from controlplane.snapshot.diff import DiffCache
 from controlplane.snapshot.view import EMPTY, View
 from mesh.clock import SystemClock
 from mesh.xds.type_url import CLUSTER, VIRTUAL_HOST
+from tests.support.ads import until
 from tests.support.resources import cluster, compiled, vhds
 
 WAIT_S = 20.0
@@ -169,3 +171,17 @@ async def test_the_other_protocols_request_is_a_bug() -> None:
     wire = Wire(view(1))
     with pytest.raises(TypeError, match="found DiscoveryRequest on a DeltaSession"):
         await wire.stream.run(DiscoveryRequest(type_url=CLUSTER), wire.requests.get, wire._write)
+
+
+async def test_who_asks_for_less_or_nothing_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_state, "FIRST_STATE_S", 0.1)
+    less, nothing = Wire(view(1, cluster("a"))), Wire(view(1))
+    tasks = [less.run(), nothing.run("type.googleapis.com/unknown")]
+    await less.take()
+    await until("clusters", lambda: less.sync.types[CLUSTER].state() == "synced")
+    assert less.sync.pending_for(1)
+    await until("enough", lambda: not less.sync.pending_for(1))
+    await until("idle", lambda: nothing.sync.idle)
+    for wire, task in zip((less, nothing), tasks, strict=True):
+        wire.requests.put_nowait(None)
+        await task

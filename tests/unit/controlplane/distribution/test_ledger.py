@@ -3,11 +3,18 @@
 from controlplane.distribution.ledger import Connection, DistributionLedger
 from controlplane.distribution.stream_sync import Held, Sent, Span, StreamSync
 from mesh.vocabulary import Dialect, Locality
-from mesh.xds.type_url import CLUSTER, VIRTUAL_HOST
+from mesh.xds.type_url import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, VIRTUAL_HOST
 from tests.support.resources import cluster
 
 
 def connect(ledger: DistributionLedger, stream: int, node: str) -> StreamSync:
+    """A stream that has its first state."""
+    sync = fresh(ledger, stream, node)
+    sync.begin(None)
+    return sync
+
+
+def fresh(ledger: DistributionLedger, stream: int, node: str) -> StreamSync:
     return ledger.connect(
         Connection(
             stream=stream, node=node, dialect=Dialect.GOSSAMER, user_agent="gossamer-agent", address="ipv4:127.0.0.1:1",
@@ -69,10 +76,16 @@ def test_a_node_with_two_streams_is_as_far_as_the_slower_one() -> None:
 
 def test_proxies_say_what_they_wait_for_and_refuse() -> None:
     ledger = DistributionLedger()
-    sync = connect(ledger, 1, "n1")
-    (fresh,) = ledger.proxies()
-    assert (fresh.sync, fresh.types) == ("pending", ())
+    sync = fresh(ledger, 1, "n1")
+    (begun,) = ledger.proxies()
+    assert (begun.sync, begun.types, begun.unasked) == ("pending", (), "anything")
     push(sync, "1", Span(0, 4))
+    sync.begin((CLUSTER_LOAD_ASSIGNMENT, "a"))
+    sync.ack(CLUSTER, "1", "v0")
+    (asking,) = ledger.proxies()
+    assert (asking.sync, asking.types[0].sync, asking.unasked) == ("pending", "synced", "EDS a")
+    push(sync, "1", Span(0, 4))
+    sync.begin(None)
     sync.ack(CLUSTER, "1", "v1")
     (synced,) = ledger.proxies()
     assert (synced.sync, synced.node, synced.delta, synced.connected_since) == ("synced", "n1", True, 5.0)
@@ -129,6 +142,56 @@ def test_what_the_pending_wait_for() -> None:
     assert [item.waits_for for item in ledger.revision_status(9).waits] == ["publication"] * 4
 
 
+def test_a_fresh_stream_is_pending_until_its_first_state_is_whole() -> None:
+    """Between its request for one type and that for the next nothing is unanswered, and it has not the rest yet."""
+    ledger = DistributionLedger()
+    ledger.publish(7)
+    sync = fresh(ledger, 1, "n1")
+    old = connect(ledger, 2, "n2")
+    push(old, "1", Span(0, 7))
+    old.ack(CLUSTER, "1")
+
+    def looked() -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]:
+        status = ledger.revision_status(7)
+        assert ledger.settled(7) == status.settled
+        return status.acked, status.pending, [(item.type, item.name, item.waits_for) for item in status.waits]
+
+    assert looked() == (("n2",), ("n1",), [("", "", "the proxy's request")])
+    push(sync, "1", Span(0, 7))
+    assert looked() == (("n2",), ("n1",), [("CDS", "a", "acknowledgement")])
+    sync.begin((LISTENER, ""))
+    assert looked() == (("n2",), ("n1",), [("CDS", "a", "acknowledgement"), ("LDS", "", "the proxy's request")])
+    sync.ack(CLUSTER, "1")
+    assert looked() == (("n2",), ("n1",), [("LDS", "", "the proxy's request")])
+    assert ledger.revision_status(3).pending == ("n1",), "nor has it shown that it has what is older"
+    sync.begin(None)
+    assert looked() == (("n1", "n2"), (), [])
+
+
+def test_a_fresh_stream_that_refuses_is_rejected() -> None:
+    ledger = DistributionLedger()
+    ledger.publish(7)
+    sync = fresh(ledger, 1, "n1")
+    push(sync, "1", Span(0, 7))
+    sync.nack(CLUSTER, "1", "a: bad", {"a": "bad"})
+    status = ledger.revision_status(7)
+    assert ([item.node for item in status.rejected], status.pending, ledger.settled(7)) == (["n1"], (), True)
+
+
+def test_an_idle_stream_is_neither_waited_for_nor_counted() -> None:
+    ledger = DistributionLedger()
+    ledger.publish(7)
+    sync = fresh(ledger, 1, "n1")
+    sync.begin(("", ""), idle=True)
+    status = ledger.revision_status(7)
+    assert (status.acked, status.pending, ledger.settled(7)) == ((), (), True)
+    assert ledger.revision_status(8).pending == ()
+    (shown,) = ledger.proxies()
+    assert (shown.sync, shown.unasked) == ("pending", "anything")
+    sync.begin((LISTENER, ""))
+    assert ledger.revision_status(7).pending == ("n1",)
+
+
 def test_what_is_said_of_the_pending_is_bounded() -> None:
     ledger = DistributionLedger()
     for number in range(150):
@@ -148,7 +211,8 @@ def test_the_fingerprint_changes_with_everything_that_happens() -> None:
     for happen in (
         lambda: sync.queue(Span(0, 1)), lambda: sync.take_queued(Span(0, 0)), lambda: push(sync, "1", Span(0, 1)),
         lambda: sync.ack(CLUSTER, "1"), lambda: push(sync, "2", Span(1, 2)), lambda: sync.nack(CLUSTER, "2", "no", {}),
-        lambda: sync.forget(CLUSTER, "a"), lambda: ledger.publish(2), lambda: ledger.disconnect(1),
+        lambda: sync.forget(CLUSTER, "a"), lambda: sync.begin((LISTENER, "")), lambda: ledger.publish(2),
+        lambda: ledger.disconnect(1),
     ):  # fmt: skip
         happen()
         assert ledger.fingerprint() not in seen

@@ -19,6 +19,13 @@ def sent(after: int, revision: int, *changed: Resource | str, whole: tuple[Resou
     return Sent(Span(after, revision), {**resources, **{item.name: item for item in whole}}, frozenset(resources))
 
 
+def current() -> StreamSync:
+    """Of a stream that has its first state."""
+    sync = StreamSync()
+    sync.begin(None)
+    return sync
+
+
 def test_span_is_open_below_and_closed_above() -> None:
     span = Span(3, 5)
     assert [span.holds(revision) for revision in (3, 4, 5, 6)] == [False, True, True, False]
@@ -28,7 +35,7 @@ def test_span_is_open_below_and_closed_above() -> None:
 
 def test_ack_is_matched_by_nonce() -> None:
     """Content hashes can repeat, nonces do not: only the named response is answered."""
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1")))
     sync.sent(CLUSTER, "2", sent(1, 2, cluster("a", "2")))
     assert (sync.pending_for(1), sync.pending_for(2)) == (True, True)
@@ -42,7 +49,7 @@ def test_ack_is_matched_by_nonce() -> None:
 
 
 def test_what_is_held_or_queued_is_pending() -> None:
-    sync = StreamSync()
+    sync = current()
     sync.of(VIRTUAL_HOST).held = {"r/h": Held(Span(4, 6), "CDS a")}
     assert [sync.pending_for(revision) for revision in (4, 5, 6, 7)] == [False, True, True, False]
     assert sync.of(VIRTUAL_HOST).state() == "pending"
@@ -55,7 +62,7 @@ def test_what_is_held_or_queued_is_pending() -> None:
 
 def test_nack_by_name_accepts_the_rest() -> None:
     """Rule 27: clients apply the valid resources of a refused response."""
-    sync = StreamSync()
+    sync = current()
     bad = cluster("bad", "1", sources=(SOURCE,))
     sync.sent(CLUSTER, "1", sent(0, 1, bad, cluster("good"), "gone"))
     (rejection,) = sync.nack(CLUSTER, "1", "bad: no", {"bad": "no"})
@@ -69,7 +76,7 @@ def test_nack_by_name_accepts_the_rest() -> None:
 
 def test_nack_without_a_name_suspects_what_changed() -> None:
     """Decision 21; what a full-state response only repeats is above suspicion."""
-    sync = StreamSync()
+    sync = current()
     known = cluster("known")
     sync.sent(CLUSTER, "1", sent(0, 1, known))
     sync.ack(CLUSTER, "1")
@@ -80,7 +87,7 @@ def test_nack_without_a_name_suspects_what_changed() -> None:
 
 
 def test_a_changed_name_leaves_its_rejection_behind() -> None:
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1")))
     sync.nack(CLUSTER, "1", "no", {"a": "no"})
     sync.sent(CLUSTER, "2", sent(1, 2, cluster("a", "2")))
@@ -92,7 +99,7 @@ def test_a_changed_name_leaves_its_rejection_behind() -> None:
 
 def test_a_repeated_refusal_is_one_rejection() -> None:
     """The span stays that of the revision which brought the refused version."""
-    sync = StreamSync()
+    sync = current()
     bad = cluster("bad")
     sync.sent(CLUSTER, "1", sent(0, 1, bad))
     (first,) = sync.nack(CLUSTER, "1", "no", {"bad": "no"})
@@ -104,7 +111,7 @@ def test_a_repeated_refusal_is_one_rejection() -> None:
 
 def test_a_late_refusal_of_what_is_removed_does_not_stay() -> None:
     """The NACK crosses the removal on the wire; the removal's ACK ends it."""
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a")))
     sync.sent(CLUSTER, "2", sent(1, 2, "a"))
     sync.nack(CLUSTER, "1", "no", {"a": "no"})
@@ -116,7 +123,7 @@ def test_a_late_refusal_of_what_is_removed_does_not_stay() -> None:
 @pytest.mark.parametrize("refused", [False, True])
 def test_an_answer_about_what_was_unsubscribed_says_nothing(refused: bool) -> None:
     """It was under way: the client has forgotten the name already."""
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a")))
     sync.forget(CLUSTER, "a")
     if refused:
@@ -128,14 +135,14 @@ def test_an_answer_about_what_was_unsubscribed_says_nothing(refused: bool) -> No
 
 
 def test_unknown_nack_is_nothing() -> None:
-    sync = StreamSync()
+    sync = current()
     assert sync.nack(CLUSTER, "1", "no", {}) == ()
     assert sync.of(CLUSTER).state() == "synced"
 
 
 def test_an_old_answer_does_not_bring_back_what_a_later_response_took_away() -> None:
     """The removal is under way: routes to the name must wait until it is sent and accepted anew."""
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1"), cluster("b", "1")))
     sync.sent(CLUSTER, "2", sent(1, 2, "a"))
     sync.sent(CLUSTER, "3", sent(2, 3, cluster("a", "2")))
@@ -148,7 +155,7 @@ def test_an_old_answer_does_not_bring_back_what_a_later_response_took_away() -> 
 
 
 def test_nor_does_an_old_refusal_of_something_else() -> None:
-    sync = StreamSync()
+    sync = current()
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a", "1"), cluster("b", "1")))
     sync.sent(CLUSTER, "2", sent(1, 2, "a"))
     sync.nack(CLUSTER, "1", "b: no", {"b": "no"})
@@ -157,7 +164,7 @@ def test_nor_does_an_old_refusal_of_something_else() -> None:
 
 
 def test_at_rest_is_nothing_queued_unanswered_or_held() -> None:
-    sync = StreamSync()
+    sync = current()
     assert sync.at_rest
     sync.sent(CLUSTER, "1", sent(0, 1, cluster("a")))
     assert not sync.at_rest

@@ -46,7 +46,9 @@ class Fleet:
             stream=number, node=node, dialect=dialect, user_agent="", address="", namespace="default",
             locality=Locality("eu"), delta=True, connected_since=0.0,
         )  # fmt: skip
-        return self.ledger.connect(connection)
+        sync = self.ledger.connect(connection)
+        sync.begin(None)
+        return sync
 
     def counts(self) -> Mapping[str, tuple[int, int, int]]:
         found = self.reaching.reaches(self.views, self.revisions)
@@ -107,6 +109,17 @@ def test_a_client_that_names_its_resources_uses_those() -> None:
     assert fleet.counts() == {"a": (0, 1, 0), "b": (0, 1, 0)}, "both came with a revision that is not acknowledged"
     sync.ack(CLUSTER, "2")
     assert fleet.counts() == {"a": (1, 0, 0), "b": (1, 0, 0)}
+
+
+def test_a_fresh_stream_is_pending_and_an_idle_one_uses_nothing() -> None:
+    fleet = Fleet(a=10)
+    sync = fleet.connect("n1", compiled("a"))
+    sync.begin((CLUSTER, ""))
+    assert fleet.counts() == {"a": (0, 1, 0)}
+    sync.begin(("", ""), idle=True)
+    assert fleet.counts() == {}
+    sync.begin(None)
+    assert fleet.counts() == {"a": (1, 0, 0)}
 
 
 def test_a_node_with_two_streams_is_one_proxy() -> None:
