@@ -51,6 +51,7 @@ from controlplane.reconcile.replica import Replica
 from controlplane.reconcile.replica_view import ReplicaView
 from controlplane.reconcile.rollout_reports import Reporter
 from controlplane.reconcile.rollouts import RolloutDriver
+from controlplane.reconcile.root_rotation import RootRotation
 from controlplane.reconcile.status_writer import StatusWriter
 from controlplane.settings import Settings, is_loopback, split_address
 from controlplane.snapshot.cache import Update
@@ -203,6 +204,7 @@ class ControlPlane:
         stack.push_async_callback(self._replica.release)
         self._spawn(stack, "replica lease", self._replica.run(record))
         self._spawn(stack, "rollouts", self._rollout_driver().run())
+        self._spawn(stack, "CA roots", self._root_rotation().run())
         self._spawn(stack, "history pruner", HistoryPruner(self._store, _retention(self._settings), self._clock).run())
         self._spawn(stack, "status writer", StatusWriter(self._store, self._replica, self._reconciler.statuses).run())
         return bound
@@ -217,6 +219,17 @@ class ControlPlane:
             clock=self._clock,
         )
 
+    def _root_rotation(self) -> RootRotation:
+        return RootRotation(
+            authority=self._authority,
+            rotations=self._authority.rotations,
+            replica=self._replica,
+            reconciler=self._reconciler,
+            ledger=self._ledger,
+            events=self._events,
+            clock=self._clock,
+        )
+
     def _spawn(self, stack: AsyncExitStack, name: str, coro: Any) -> None:
         stack.push_async_callback(cancel_and_wait, spawn(name, coro, on_failure=self._failures))
 
@@ -226,6 +239,7 @@ class ControlPlane:
             view=self.view,
             tokens=self._authority.tokens,
             roots_pem=lambda: self._authority.trust_bundle_pem,
+            rotations=self._authority.rotations,
             api_tokens=tokens,
             bound_to_loopback=is_loopback(self._settings.rest),
             replica=self._replica.name,

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from controlplane.api.state_json import time_of
 from controlplane.ca.grants import grants
+from controlplane.ca.rotation import Rotation
 from controlplane.store.protocol import ConfigStore
 
 
@@ -26,6 +27,18 @@ def roots_json(bundle_pem: bytes) -> list[dict[str, Any]]:
         }
         for root in x509.load_pem_x509_certificates(bundle_pem)
     ]
+
+
+def rotation_json(rotation: Rotation) -> dict[str, Any]:
+    """The change of roots that is under way."""
+    return {
+        "phase": rotation.phase.value,
+        "old": rotation.old,
+        "new": rotation.new,
+        "since": time_of(rotation.since),
+        "author": rotation.author,
+        "revision": rotation.revision,
+    }
 
 
 async def grants_json(store: ConfigStore) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ Invariants: every failure has the status of the table in errors; a bug is logged
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -17,19 +17,24 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
+from controlplane.api.analyses import Analyst
 from controlplane.api.auth import Authenticator
+from controlplane.api.diffs import Differ, DiffQuestion
 from controlplane.api.documents import Document
 from controlplane.api.errors import FieldProblem, InvalidObjects, grpc_status
 from controlplane.api.exchange import dumps, parse_documents
 from controlplane.api.object_watch import WatchRequest
 from controlplane.api.operations import Operations
 from controlplane.api.revisions import MAX_WAIT_S
+from controlplane.api.rollout_messages import begun_message, plan_of_message, rollout_message
+from controlplane.api.rollouts import Rollouts
 from controlplane.api.selectors import parse_selector
 from controlplane.api.state_views import StateViews
 from controlplane.api.view import Dependencies
 from controlplane.api.wait_message import wait_message
 from controlplane.api.writes import BatchResult, Caller
 from controlplane.policy.kinds import KINDS, KindInfo
+from controlplane.store.rollouts import Stored
 from mesh.api.v1 import control_pb2, control_pb2_grpc
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import get_logger
@@ -47,7 +52,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
     def __init__(self, dependencies: Dependencies) -> None:
         self._authenticator = Authenticator(dependencies.api_tokens)
         self._operations = Operations(dependencies)
+        self._rollouts = Rollouts(dependencies)
         self._views = StateViews(dependencies, self._operations)
+        self._differ = Differ(dependencies.view, self._operations, self._views.peers)
+        self._analyst = Analyst(dependencies.view, self._operations)
         self._limits = dependencies.limits
         self._watches = 0
 
@@ -90,6 +98,60 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 )
             done = await self._operations.rollback(caller, request.revision)
             return await self._applied(context, caller, done, seconds)
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def Diff(self, request: control_pb2.PreviewRequest, context: _Context) -> control_pb2.Preview:
+        """What Apply would change; nothing is stored."""
+        try:
+            caller = self._caller(context)
+            question = DiffQuestion(
+                documents=_documents(request.manifests),
+                namespace=request.default_namespace or DEFAULT_NAMESPACE,
+                authorization=_authorization(context),
+            )
+            return control_pb2.Preview(json=dumps(await self._differ.diff(caller, question)).encode())
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def Analyze(self, request: control_pb2.PreviewRequest, context: _Context) -> control_pb2.Preview:
+        """What is wrong with the mesh, with the objects laid over it; nothing is stored."""
+        try:
+            caller, namespace = self._caller(context), request.default_namespace or DEFAULT_NAMESPACE
+            found = await self._analyst.analyse(caller, _documents(request.manifests), namespace=namespace)
+            return control_pb2.Preview(json=dumps(found).encode())
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def BeginRollout(
+        self, request: control_pb2.BeginRolloutRequest, context: _Context
+    ) -> control_pb2.BeginRolloutResponse:
+        """Give the objects to some proxies first."""
+        try:
+            caller, plan = self._caller(context, dry_run=request.dry_run), plan_of_message(request.plan)
+            namespace = request.default_namespace or DEFAULT_NAMESPACE
+            begun = await self._rollouts.begin(caller, _documents(request.manifests), plan, namespace=namespace)
+            return begun_message(begun)
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    async def PromoteRollout(self, request: control_pb2.MoveRolloutRequest, context: _Context) -> control_pb2.Rollout:
+        """On to the next stage now."""
+        return await self._move_rollout(self._rollouts.promote, request, context)
+
+    async def AbortRollout(self, request: control_pb2.MoveRolloutRequest, context: _Context) -> control_pb2.Rollout:
+        """Take the candidate away from everybody."""
+        return await self._move_rollout(self._rollouts.abort, request, context)
+
+    async def _move_rollout(
+        self,
+        move: Callable[[str, str], Awaitable[Stored]],
+        request: control_pb2.MoveRolloutRequest,
+        context: _Context,
+    ) -> control_pb2.Rollout:
+        try:
+            stored = await move(self._caller(context).author, request.id)
+            return rollout_message(stored, await self._rollouts.seen(stored[0]))
         except Exception as error:  # noqa: BLE001
             await _abort(context, error)
 

@@ -43,6 +43,10 @@ def state_paths() -> dict[str, Schema]:
     paths["/mesh/v1/rollouts"]["post"] = _begin_rollout()
     for verb, summary in (("promote", "On to the next stage now"), ("abort", "Take the candidate away again")):
         paths[f"/mesh/v1/rollouts/{{id}}/{verb}"] = {"post": _move_rollout(verb, summary)}
+    paths["/mesh/v1/certificates/rotation"] = {
+        "post": _rotation("begin", "Put a new root beside the present one, which it will replace", 201),
+        "delete": _rotation("abort", "Drop the new root, as long as it does not sign", 200),
+    }
     paths["/mesh/v1/certificates/bundle"] = {"get": _page("The trust bundle, as PEM", "application/x-pem-file")}
     paths.update({path: {"get": _page(summary, media)} for path, (summary, media) in _PAGES.items()})
     return paths
@@ -153,6 +157,15 @@ def _begin_rollout() -> Schema:
 def _move_rollout(verb: str, summary: str) -> Schema:
     operation = _operation("rollouts/{id}", summary, ref(NAME + "Rollout"), ())
     return {**operation, "operationId": f"{verb}Rollout"}
+
+
+def _rotation(verb: str, summary: str, status: int) -> Schema:
+    operation = _operation("certificates/rotation", summary, ref(NAME + "Rotation"), ())
+    return {
+        **operation,
+        "operationId": f"{verb}Rotation",
+        "responses": _responses(ref(NAME + "Rotation"), status),
+    }
 
 
 def _accepted(schema: Schema) -> dict[str, Any]:

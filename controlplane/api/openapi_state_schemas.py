@@ -56,6 +56,16 @@ _RESULT = {
 }
 
 
+_ROTATION: dict[str, Schema] = {
+    "phase": _one_of("Distributing", "Signing"),
+    "old": _said(_TEXT, "id of the root that is replaced"),
+    "new": _said(_TEXT, "id of the new root"),
+    "since": _TIME,
+    "author": _TEXT,
+    "revision": _said(_WHOLE, "with which the phase began: /mesh/v1/revisions says which proxies have not answered it"),
+}
+
+
 def _waited(**properties: Schema) -> Schema:
     """The answer to a write: `wait` is there when it was waited for."""
     schema = _object(**properties)
@@ -209,6 +219,7 @@ SCHEMAS: Mapping[str, Schema] = {
         connected_since=_TIME,
         sync=_SYNC,
         rollout=_said(_TEXT, "the rollout whose candidate it has; empty when it has what is stored"),
+        unasked=_said(_TEXT, "what its first state lacks and it has not asked for: CDS, EDS NAME, anything; or empty"),
         types={"type": "object", "additionalProperties": ref(NAME + "TypeState"), "description": "CDS, EDS, ..."},
     ),
     "TypeState": _object(
@@ -251,8 +262,10 @@ SCHEMAS: Mapping[str, Schema] = {
         sources=_list(_object(object=_TEXT, generation=_WHOLE)),
         resource=_said(_ANY, "the xDS message, with the wire's field names"),
     ),
+    "Rotation": _object(**_ROTATION),
     "Certificates": _object(
         trust_domain=_TEXT,
+        rotation={**_object(**_ROTATION), "nullable": True, "description": "of the root; null = none is under way"},
         roots=_list(_object(subject=_TEXT, serial=_TEXT, fingerprint_sha256=_TEXT, not_before=_TIME, not_after=_TIME)),
         identities=_list(_object(identity=_TEXT, instances=_TEXTS)),
         grants=_list(_object(node=_TEXT, namespaces=_TEXTS, service_accounts=_TEXTS, token_id=_TEXT, joined=_TIME)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from controlplane.api.certificates_view import rotation_json
 from controlplane.api.diffs import Differ, DiffQuestion
 from controlplane.api.exchange import AUTHOR, answer, caller_of, flag, read_documents, read_manifest
 from controlplane.api.history_json import batch_json, rollback_json
@@ -35,6 +36,7 @@ class StateRoutes:
         self._operations = operations
         self._tokens = dependencies.tokens
         self._roots_pem = dependencies.roots_pem
+        self._rotations = dependencies.rotations
         self._differ = Differ(dependencies.view, operations, self._views.peers)
 
     def routes(self) -> list[web.RouteDef]:
@@ -44,6 +46,8 @@ class StateRoutes:
             web.get(ROOT, self.index),
             *views,
             web.get(f"{ROOT}/certificates/bundle", self.bundle),
+            web.post(f"{ROOT}/certificates/rotation", self.begin_rotation),
+            web.delete(f"{ROOT}/certificates/rotation", self.abort_rotation),
             web.post(f"{ROOT}/tokens", self.create_token),
             web.delete(f"{ROOT}/tokens/{{id}}", self.revoke_token),
             web.post(f"{ROOT}/batch", self.batch),
@@ -72,6 +76,15 @@ class StateRoutes:
     async def bundle(self, _: web.Request) -> web.Response:
         """GET /mesh/v1/certificates/bundle: the roots, as PEM."""
         return web.Response(body=self._roots_pem(), content_type="application/x-pem-file")
+
+    async def begin_rotation(self, request: web.Request) -> web.Response:
+        """POST /mesh/v1/certificates/rotation: 201; a new root beside the present one, which it will replace."""
+        begun = await self._rotations.begin(request[AUTHOR])
+        return answer(request, rotation_json(begun), status=201)
+
+    async def abort_rotation(self, request: web.Request) -> web.Response:
+        """DELETE /mesh/v1/certificates/rotation: drop the new root, as long as it does not sign."""
+        return answer(request, rotation_json(await self._rotations.abort()))
 
     async def create_token(self, request: web.Request) -> web.Response:
         """POST /mesh/v1/tokens: 201 with the token's text, which is shown this once."""

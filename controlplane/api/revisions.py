@@ -57,8 +57,7 @@ class Waited:
 def _why(item: Mapping[str, str] | None) -> str:
     if item is None:
         return ""
-    what = f"{item['type']} {item['name']} ".lstrip()
-    return f": {what}waits for {item['waits_for']}"
+    return ": " + " ".join(part for part in (item["type"], item["name"], "waits for", item["waits_for"]) if part)
 
 
 def wait_s(text: str | None) -> float:

@@ -154,7 +154,8 @@ def ejection_json(item: Ejection) -> Json:
 
 
 def proxy_json(state: ProxyState, replica: str, rollout: str = "") -> Json:
-    """One connected proxy; `types` by short name (CDS, ...); `rollout`: the one whose candidate it has, or empty."""
+    """One connected proxy; `types` by short name (CDS, ...); `rollout`: the one whose candidate it has, or empty;
+    `unasked`: what its first state lacks, `CDS`, `EDS NAME` or `anything`, or empty."""
     return {
         "node": state.node,
         "stream": state.stream,
@@ -168,6 +169,7 @@ def proxy_json(state: ProxyState, replica: str, rollout: str = "") -> Json:
         "connected_since": time_of(state.connected_since),
         "sync": state.sync,
         "rollout": rollout,
+        "unasked": state.unasked,
         "types": {item.short_name: _type_json(item) for item in state.types},
     }
 

@@ -59,6 +59,7 @@ class StateViews:
         self._store = dependencies.store
         self._tokens = dependencies.tokens
         self._roots_pem = dependencies.roots_pem
+        self._rotations = dependencies.rotations
         self._replica = dependencies.replica
         self._client_statuses = dependencies.client_statuses
         self._operations = operations
@@ -133,10 +134,11 @@ class StateViews:
         return _items(found)
 
     async def _certificates(self, _: Question) -> Json:
-        mesh = self._view.mesh()
+        mesh, rotation = self._view.mesh(), await self._rotations.present()
         return {
             "trust_domain": mesh.settings.trust_domain,
             "roots": certificates_view.roots_json(self._roots_pem()),
+            "rotation": certificates_view.rotation_json(rotation) if rotation is not None else None,
             "identities": state_local.identities(mesh),
             "grants": await certificates_view.grants_json(self._store),
         }

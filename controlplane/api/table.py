@@ -77,6 +77,13 @@ def _service_ports(manifest: Manifest, _: float) -> str:
     return ",".join(f"{port.get('port')}/{port.get('protocol', 'TCP')}" for port in ports)
 
 
+def _gateway_ports(manifest: Manifest, _: float) -> str:
+    """Each port once, in order."""
+    servers = (manifest.get("spec") or {}).get("servers") or ()
+    ports = [server.get("port") or {} for server in servers]
+    return ",".join(dict.fromkeys(f"{port.get('number')}/{port.get('protocol')}" for port in ports))
+
+
 def _service_type(manifest: Manifest, _: float) -> str:
     return str((manifest.get("spec") or {}).get("type", "ClusterIP"))
 
@@ -112,6 +119,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("Address", _spec("address")),
         Column("Service account", _spec("serviceAccount"), wide=True),
     ),
+    "Gateway": (Column("Ports", _gateway_ports), Column("Selector", _selector)),
     "Secret": (Column("Type", _secret_type), Column("Data", _secret_keys)),
     "PeerAuthentication": (Column("Mode", _mtls_mode), Column("Selector", _selector, wide=True)),
     "Service": (

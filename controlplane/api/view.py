@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from controlplane.ca.rotation import Rotations
 from controlplane.ca.tokens import TokenStore
 from controlplane.compiler.types import Condition
 from controlplane.distribution.ledger import DistributionLedger
@@ -114,6 +115,7 @@ class Dependencies:
     view: MeshView
     tokens: TokenStore
     roots_pem: Callable[[], bytes]  # the trust bundle: every root that a certificate of the mesh may chain to
+    rotations: Rotations  # of the CA's root
     api_tokens: Mapping[str, str] | None = None  # sha256 in hex -> name; None = anonymous loopback (decision 12)
     bound_to_loopback: bool = True
     replica: str = "replica"  # this replica's name; the others are read from /gossamer/v1/replica/ (peers.py)

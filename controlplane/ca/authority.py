@@ -100,6 +100,8 @@ class Authority:
         self.trust_domain = trust_domain
         self.leaf_ttl_s = leaf_ttl_s
         self.root_pem = root.certificate.public_bytes(serialization.Encoding.PEM)
+        # The signing root's first.
+        self.fingerprints = tuple(item.fingerprint(hashes.SHA256()).hex() for item in bundle)
         self.bundle_pem = b"".join(item.public_bytes(serialization.Encoding.PEM) for item in bundle)
         self._root_key_id = root.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 

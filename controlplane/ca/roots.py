@@ -40,10 +40,14 @@ async def load_or_create(store: ConfigStore, sealing: SealingKey, *, trust_domai
     return await _load(store, sealing, signer.value.decode(), trust_domain)
 
 
-async def _create_first(store: ConfigStore, sealing: SealingKey, trust_domain: str, now_s: float) -> None:
-    root = create_root(trust_domain, now_s)
+def encoded(root: Root, sealing: SealingKey, trust_domain: str) -> tuple[str, bytes]:
+    """Its id, and what is stored of it."""
     root_id = root.fingerprint[:16]
-    value = _encode(root, root_id, sealing, trust_domain)
+    return root_id, _encode(root, root_id, sealing, trust_domain)
+
+
+async def _create_first(store: ConfigStore, sealing: SealingKey, trust_domain: str, now_s: float) -> None:
+    root_id, value = encoded(create_root(trust_domain, now_s), sealing, trust_domain)
     # When another replica was first, nothing is written and its root is the mesh's.
     await store.transact(
         [ModRevisionIs(CA_SIGNER, 0)], [Put(ca_root_key(root_id), value), Put(CA_SIGNER, root_id.encode())]

@@ -6,11 +6,11 @@ Source: gRPC asks the fetcher of dynamic server credentials at each handshake, s
 
 Invariants:
   The chain ends in the root, which is included: an agent that knows only the root's hash compares it (decision 13).
-  Renewal begins at half of the lifetime, so a handshake never sees an expired certificate.
+  Renewal begins at half of the lifetime, so a handshake never sees an expired certificate, and with other roots.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -29,23 +29,26 @@ class ServerCertificate:
     chain_pem: bytes
     bundle_pem: bytes
     renew_at_s: float
+    issued_by: Authority
 
 
 class ServerIdentity:
     """The certificate for `names` beside the local ones. Safe to ask from gRPC's threads."""
 
-    def __init__(self, authority: Authority, clock: Clock, *, names: Sequence[str] = ()) -> None:
+    def __init__(self, authority: Callable[[], Authority], clock: Clock, *, names: Sequence[str] = ()) -> None:
+        """`authority`: the present one."""
         self._authority = authority
         self._clock = clock
         self._names = tuple(names)
         self._lock = threading.Lock()
-        self._certificate = self._issue()
+        self._certificate = self._issue(authority())
 
     def current(self) -> ServerCertificate:
-        """The certificate to serve now; a new one when the last is half through its life."""
+        """The certificate to serve now; a new one when the last is half through its life, or of other roots."""
         with self._lock:
-            if self._clock.wall() >= self._certificate.renew_at_s:
-                self._certificate = self._issue()
+            authority, held = self._authority(), self._certificate
+            if self._clock.wall() >= held.renew_at_s or held.issued_by is not authority:
+                self._certificate = self._issue(authority)
             return self._certificate
 
     def mtls_credentials(self) -> grpc.ServerCredentials:
@@ -78,15 +81,16 @@ class ServerIdentity:
             require_client_authentication=client_certificates,
         )
 
-    def _issue(self) -> ServerCertificate:
+    def _issue(self, authority: Authority) -> ServerCertificate:
         now_s = self._clock.wall()
         key = ec.generate_private_key(ec.SECP256R1())
-        issued = self._authority.issue_server(key.public_key(), self._names, now_s)
+        issued = authority.issue_server(key.public_key(), self._names, now_s)
         return ServerCertificate(
             key_pem=key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             ),
-            chain_pem=issued.chain_pem + self._authority.root_pem,
-            bundle_pem=self._authority.bundle_pem,
+            chain_pem=issued.chain_pem + authority.root_pem,
+            bundle_pem=authority.bundle_pem,
+            issued_by=authority,
             renew_at_s=now_s + (issued.not_after_s - now_s) / 2,
         )

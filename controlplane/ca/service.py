@@ -1,6 +1,6 @@
 """The certificate authority as the rest of the control plane uses it: join, renew, tokens, the server's certificate.
 
-Owns:   the order of the checks; which rules hold for a node that joins and for one that renews.
+Owns:   the order of the checks; which rules hold for a node that joins and for one that renews; using other roots.
 Not:    gRPC (api/identity_service.py), the profile of certificates (authority.py).
 
 Invariants:
@@ -16,6 +16,8 @@ from pathlib import Path
 from controlplane.ca import roots, sealing
 from controlplane.ca.authority import DEFAULT_LEAF_TTL_S, Authority
 from controlplane.ca.grants import NodeGrant, grant_of
+from controlplane.ca.rotation import Rotations
+from controlplane.ca.sealing import SealingKey
 from controlplane.ca.server_identity import ServerIdentity
 from controlplane.ca.signing import CertificateRequest, SignedIdentity, check_requests, sign_all
 from controlplane.ca.tokens import TokenStore, check_node_name
@@ -42,10 +44,12 @@ class Signed:
 class CertificateAuthority:
     """Make it with `open_authority`. `tokens` creates, lists and revokes join tokens."""
 
-    def __init__(self, store: ConfigStore, authority: Authority, clock: Clock) -> None:
+    def __init__(self, store: ConfigStore, authority: Authority, sealing: SealingKey, clock: Clock) -> None:
         self._store = store
         self._authority = authority
+        self._sealing = sealing
         self._clock = clock
+        self.rotations = Rotations(store, sealing, clock, trust_domain=authority.trust_domain)
         self.tokens = TokenStore(store, clock, fingerprint=authority.root.fingerprint)
 
     @property
@@ -61,9 +65,31 @@ class CertificateAuthority:
         """sha256 of the signing root's DER form, in hex."""
         return self._authority.root.fingerprint
 
+    @property
+    def leaf_ttl_s(self) -> int:
+        """How long certificates live."""
+        return self._authority.leaf_ttl_s
+
+    def trusts(self, root_id: str) -> bool:
+        """Is a root of that id in the bundle?"""
+        return any(fingerprint.startswith(root_id) for fingerprint in self._authority.fingerprints)
+
+    async def reload(self) -> bool:
+        """Use the roots that are in the store now. Are they others?"""
+        now_s = self._clock.wall()
+        loaded = await roots.load_or_create(self._store, self._sealing, trust_domain=self.trust_domain, now_s=now_s)
+        following = Authority(
+            loaded.signer, loaded.bundle, trust_domain=self.trust_domain, leaf_ttl_s=self._authority.leaf_ttl_s
+        )
+        if following.fingerprints == self._authority.fingerprints:
+            return False
+        self._authority = following
+        self.tokens.pin(following.root.fingerprint)
+        return True
+
     def server_identity(self, names: Sequence[str] = ()) -> ServerIdentity:
         """The control plane's own certificate, for its local names and `names`."""
-        return ServerIdentity(self._authority, self._clock, names=names)
+        return ServerIdentity(lambda: self._authority, self._clock, names=names)
 
     async def join(self, token_id: str, secret: Secret, node: str, requests: Sequence[CertificateRequest]) -> Signed:
         """Spend a token's use and sign. Raises UNAUTHENTICATED, PERMISSION_DENIED, INVALID."""
@@ -108,7 +134,7 @@ async def open_authority(
     key = sealing.load_or_create(state_dir / KEY_FILE)
     loaded = await roots.load_or_create(store, key, trust_domain=trust_domain, now_s=clock.wall())
     authority = Authority(loaded.signer, loaded.bundle, trust_domain=trust_domain, leaf_ttl_s=leaf_ttl_s)
-    return CertificateAuthority(store, authority, clock)
+    return CertificateAuthority(store, authority, key, clock)
 
 
 def _hash(requests: Sequence[CertificateRequest]) -> str:

@@ -141,6 +141,10 @@ class TokenStore:
         # Joins of this replica wait for each other here; between replicas the transaction decides.
         self._spending = asyncio.Lock()
 
+    def pin(self, fingerprint: str) -> None:
+        """From now on tokens are for this root."""
+        self._fingerprint = fingerprint
+
     async def create(
         self,
         *,

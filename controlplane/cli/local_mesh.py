@@ -153,6 +153,23 @@ class LocalService:
         return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalGateway:
+    """What makes a node a gateway."""
+
+    namespace: str
+    service_account: str
+    labels: Mapping[str, str]
+
+    def toml(self) -> str:
+        """The `[gateway]` table in the agent's config file."""
+        pairs = ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in self.labels.items())
+        return (
+            f"[gateway]\nenabled = true\nnamespace = {json.dumps(self.namespace)}\n"
+            f"service_account = {json.dumps(self.service_account)}\nlabels = {{{pairs}}}\n"
+        )
+
+
 @dataclass(slots=True)
 class LocalAgent:
     """An agent with its addresses. `process` is the latest one that was started for it."""
@@ -293,15 +310,18 @@ class LocalMesh:
         return str(reply.json["token"])
 
     def write_agent_config(
-        self, name: str, number: int, services: Sequence[LocalService], *, proxy: Mapping[str, Any] | None = None
-    ) -> LocalAgent:
+        self, name: str, number: int, services: Sequence[LocalService], *, proxy: Mapping[str, Any] | None = None,
+        gateway: LocalGateway | None = None,
+    ) -> LocalAgent:  # fmt: skip
         """The config file and token of an agent on address `number`; nothing is started."""
         address = self.address(number)
         folder = self.root / name
         folder.mkdir(mode=0o700, exist_ok=True)
         token = folder / "token"
         token.touch(mode=0o600)
-        token.write_text(self.token(name, namespaces=sorted({service.namespace for service in services} | {"default"})))
+        namespaces = {service.namespace for service in services} | {"default"}
+        namespaces |= {gateway.namespace} if gateway is not None else set()
+        token.write_text(self.token(name, namespaces=sorted(namespaces)))
         settings = {"outbound_address": address, "admin": f"{address}:15000", "state_dir": str(folder / "state")}
         settings.update(proxy or {})
         config = folder / "agent.toml"
@@ -311,15 +331,17 @@ class LocalMesh:
             f"token_file = {json.dumps(str(token))}\n"
             "[proxy]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+            + (gateway.toml() if gateway is not None else "")
             + "".join(service.toml(address) for service in services)
         )
         return LocalAgent(name, address, folder / "state", config)
 
     def start_agent(
-        self, name: str, number: int, services: Sequence[LocalService] = (), *, proxy: Mapping[str, Any] | None = None
-    ) -> LocalAgent:
+        self, name: str, number: int, services: Sequence[LocalService] = (), *, proxy: Mapping[str, Any] | None = None,
+        gateway: LocalGateway | None = None,
+    ) -> LocalAgent:  # fmt: skip
         """Write its config, start it, and wait until it serves."""
-        agent = self.write_agent_config(name, number, services, proxy=proxy)
+        agent = self.write_agent_config(name, number, services, proxy=proxy, gateway=gateway)
         self.agents[name] = agent
         return self.run_agent(agent)
 

@@ -27,6 +27,18 @@ async def items(client: Client, view: str, query: Query | None = None) -> list[I
     return list(value.get("items", ()))
 
 
+def waiting(item: Item) -> str:
+    """`CDS outbound|80||a waits for acknowledgement`: one of the `waits_for` of a revision."""
+    words = (item["type"], item["name"], "waits for", item["waits_for"])
+    return one_line(" ".join(word for word in words if word))
+
+
+def unasked(proxy: Item) -> str:
+    """What the first state of a proxy lacks because it has not asked for it, or nothing."""
+    found = proxy.get("unasked", "")  # a server of an earlier version does not say
+    return f"has not asked for {one_line(found)} yet" if found else ""
+
+
 def age(stamp: str, now: datetime | None = None) -> str:
     """`5s`, `12m`, `3h20m`, `4d`: how long ago an RFC 3339 time was; empty for none."""
     try:

@@ -18,6 +18,7 @@ from controlplane.cli.arguments import EXIT_DONE, EXIT_FAILED
 from controlplane.cli.client import Client
 from controlplane.cli.output.tables import one_line
 from controlplane.cli.output.terminal import Terminal, terminal_of
+from controlplane.cli.state import waiting
 
 WAIT_S = 30.0
 _ASK_S = 20.0  # of one request that waits
@@ -75,8 +76,7 @@ class _Progress:
         for item in state["rejected"]:
             self._say(item["node"], "rejected")
         for item in state.get("waits_for", ()):
-            what = f"{item['type']} {item['name']} ".lstrip()
-            self._say(item["node"], "pending", f": {what}waits for {item['waits_for']}")
+            self._say(item["node"], "pending", f": {waiting(item)}")
 
     def _say(self, node: str, word: str, more: str = "") -> None:
         line = f"  {one_line(node)} {word}{one_line(more)}"
@@ -94,8 +94,7 @@ def _show_end(state: Any, when: str, *, whole: bool) -> int:
         missing = _named([*state["pending"], *silent]) or "the control plane"
         print(f"meshctl: not acknowledged {when} by {missing}", file=sys.stderr)
         for item in state.get("waits_for", ())[:_SHOWN]:
-            what = one_line(f"{item['type']} {item['name']}".strip())
-            print(f"meshctl: {item['node']}: {what} waits for {one_line(item['waits_for'])}", file=sys.stderr)
+            print(f"meshctl: {item['node']}: {waiting(item)}", file=sys.stderr)
     elif state["acked"]:
         print(f"acknowledged by {_named(state['acked'])}")
     elif not state["rejected"]:

@@ -8,10 +8,13 @@ STATUS = ROOT + "status/"
 NODES = ROOT + "node/"
 INSTANCES = ROOT + "inst/"
 EJECTIONS = ROOT + "eject/"
+CLAIMS = ROOT + "claim/"
 TOKENS = ROOT + "token/"
 CA = ROOT + "ca/"
 CA_ROOTS = CA + "root/"
 CA_SIGNER = CA + "signer"
+CA_ROTATION = CA + "rotation"
+CA_CONFIRMED = CA + "confirmed/"
 GRANTS = CA + "grant/"
 APPLIES = ROOT + "apply/"
 REPLICAS = ROOT + "replica/"
@@ -90,12 +93,22 @@ def ejection_key(cluster: str, endpoint: str, node: str) -> str:
     return f"{EJECTIONS}{cluster}/{endpoint}/{node}"
 
 
+def claim_key(node: str) -> str:
+    """Which machine is the node at present, on the node's lease."""
+    return CLAIMS + node
+
+
 def token_key(token_id: str) -> str:
     return TOKENS + token_id
 
 
 def ca_root_key(root_id: str) -> str:
     return CA_ROOTS + root_id
+
+
+def ca_confirmed_key(replica: str) -> str:
+    """What a replica has done of the rotation that is under way, on its lease."""
+    return CA_CONFIRMED + replica
 
 
 def grant_key(node: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.ca.authority import SERVER_NAME
+from controlplane.cli.bootstrap.gateway import GatewayNode
 from controlplane.cli.bootstrap.workloads import Workload
 from controlplane.settings import split_address
 from mesh.vocabulary import Locality
@@ -38,6 +39,7 @@ class EnvoyFacts:
     delta: bool = True
     locality: Locality = Locality()
     workloads: tuple[Workload, ...] = ()
+    gateway: GatewayNode | None = None
 
 
 def bootstrap(facts: EnvoyFacts) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def _node(facts: EnvoyFacts) -> dict[str, Any]:
         metadata["TLS_DIR"] = facts.tls_dir
     if facts.workloads:
         metadata["WORKLOADS"] = [workload.metadata() for workload in facts.workloads]
+    if facts.gateway is not None:
+        metadata |= facts.gateway.metadata(facts.address)
     node: dict[str, Any] = {"id": facts.node, "cluster": facts.workloads[0].service if facts.workloads else facts.node}
     locality = {"region": facts.locality.region, "zone": facts.locality.zone, "sub_zone": facts.locality.sub_zone}
     if any(locality.values()):

@@ -59,23 +59,33 @@ def parse_workloads(texts: Sequence[str]) -> tuple[Workload, ...]:
     return workloads
 
 
-def identity_of(workloads: Sequence[Workload]) -> tuple[str, str] | None:
-    """(namespace, service account) of all workloads; None without any. Raises SETTINGS when they differ."""
+def identity_of(workloads: Sequence[Workload], gateway: tuple[str, str] | None = None) -> tuple[str, str] | None:
+    """(namespace, service account) of all workloads, and of the gateway if the Envoy is one; None without any.
+
+    Raises SETTINGS when they differ.
+    """
     found = {(workload.namespace, workload.service_account) for workload in workloads}
+    found |= {gateway} if gateway is not None else set()
     if len(found) > 1:
         shown = " and ".join(f"{namespace}/{account}" for namespace, account in sorted(found))
         raise _wrong("--workload", f"found the identities {shown}, expected one: an Envoy carries one certificate")
     return next(iter(found), None)
 
 
-def _fields(text: str) -> dict[str, str]:
+def key_values(text: str, keys: Sequence[str], subject: str) -> dict[str, str]:
+    """`KEY=VALUE,...` with `keys`, each at most once. Raises SETTINGS."""
     fields: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        known = key in _KEYS or (key.startswith("labels.") and key != "labels.")
+        known = key in keys or (key.startswith("labels.") and key != "labels.")
         if not equals or not known or key in fields:
-            raise _wrong(text, f"found {part!r}, expected KEY=VALUE, each once, with {', '.join(_KEYS)}")
+            raise _wrong(subject, f"found {part!r}, expected KEY=VALUE, each once, with {', '.join(keys)}")
         fields[key] = value
+    return fields
+
+
+def _fields(text: str) -> dict[str, str]:
+    fields = key_values(text, _KEYS, text)
     if not fields.get("name"):
         raise _wrong(text, "found no name=")
     return fields

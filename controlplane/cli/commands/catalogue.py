@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("events", "what happened lately"),
         _command("config-dump", "the xDS configuration of one node"),
         _command("token", "join tokens: create, list, revoke"),
+        _command("ca", "the mesh's roots: status, rotate, abort"),
         _command("envoy", "attach a real Envoy: bootstrap, renew"),
         _command("grpc", "attach a proxyless gRPC client: bootstrap, renew"),
         _command("demo", "run a whole mesh on loopback and show what it does", "controlplane.cli.demo"),

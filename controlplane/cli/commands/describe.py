@@ -153,8 +153,7 @@ def _proxies(revision: Any) -> str:
     if revision["pending"]:
         text += f"pending at {', '.join(revision['pending'])}\n"
     for item in revision.get("waits_for", ()):
-        what = one_line(f"{item['type']} {item['name']}".strip())
-        text += f"{item['node']}: {what} waits for {one_line(item['waits_for'])}\n"
+        text += f"{item['node']}: {state.waiting(item)}\n"
     for item in revision["rejected"]:
         text += "".join(f"refused by {item['node']}: {one_line(why['reason'])}\n" for why in item["reasons"])
     return text

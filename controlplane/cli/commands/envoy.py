@@ -14,6 +14,7 @@ from controlplane.cli.arguments import EXIT_DONE
 from controlplane.cli.bootstrap import envoy, flags
 from controlplane.cli.bootstrap.envoy import EnvoyFacts
 from controlplane.cli.bootstrap.files import make_folder, write_private
+from controlplane.cli.bootstrap.gateway import GatewayNode, parse_gateway
 from controlplane.cli.bootstrap.record import Record
 from controlplane.cli.bootstrap.secrets import read_sds, write_sds
 from controlplane.cli.bootstrap.workloads import Workload, identity_of, parse_workloads
@@ -28,6 +29,8 @@ example:
   meshctl envoy bootstrap --node edge-1 --token-file edge-1.token --dir ./edge-1 \\
     --workload name=billing,service-account=billing,port=3005
   envoy -c ./edge-1/bootstrap.yaml
+  meshctl envoy bootstrap --node gw-1 --token-file gw-1.token --dir ./gw-1 --address 10.0.0.9 \\
+    --gateway namespace=ingress,service-account=ingress,labels.istio=ingressgateway
 
 Certificates hold for a day: let a timer run 'meshctl envoy renew --dir ./edge-1'; Envoy picks them up by itself."""
 
@@ -47,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a service behind this Envoy: name=, port=, namespace=, service-account=, inbound-port= (from 20000), "
         "address= (where it listens), protocol=, id=, labels.KEY=; may be repeated",
     )  # fmt: skip
+    make.add_argument(
+        "--gateway", metavar="KEY=VALUE,...",
+        help="this Envoy is a gateway: labels.KEY= (what selectors of Gateways look for), namespace= (where its "
+        "Secrets are), service-account=, address= (where it binds their ports; default: --address)",
+    )  # fmt: skip
     make.add_argument("--sotw", action="store_true", help="state-of-the-world xDS instead of delta")
     again = actions.add_parser("renew", help="replace the certificates; Envoy picks them up by itself")
     again.add_argument("--dir", required=True, type=Path, help="the folder of bootstrap")
@@ -64,9 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bootstrap(arguments: argparse.Namespace, folder: Path) -> int:
-    workloads = parse_workloads(arguments.workload)
-    names = Names(node=arguments.node, workload=identity_of(workloads))
-    facts = facts_of(arguments, folder, workloads)
+    workloads, gateway = parse_workloads(arguments.workload), parse_gateway(arguments.gateway)
+    names = Names(node=arguments.node, workload=identity_of(workloads, gateway.identity if gateway else None))
+    facts = facts_of(arguments, folder, workloads, gateway)
     if not arguments.plaintext:
         credentials = flags.obtain(arguments, CLIENT, names, folder, read_sds)
         write_sds(folder, credentials)
@@ -77,7 +85,9 @@ def _bootstrap(arguments: argparse.Namespace, folder: Path) -> int:
     return EXIT_DONE
 
 
-def facts_of(arguments: argparse.Namespace, folder: Path, workloads: tuple[Workload, ...]) -> EnvoyFacts:
+def facts_of(
+    arguments: argparse.Namespace, folder: Path, workloads: tuple[Workload, ...], gateway: GatewayNode | None = None
+) -> EnvoyFacts:
     """From the flags. Raises SETTINGS."""
     outbound = arguments.outbound_address or (arguments.address if _is_loopback(arguments.address) else "127.0.0.1")
     admin = arguments.admin or f"{outbound}:15000"
@@ -93,6 +103,7 @@ def facts_of(arguments: argparse.Namespace, folder: Path, workloads: tuple[Workl
         delta=not arguments.sotw,
         locality=arguments.locality,
         workloads=workloads,
+        gateway=gateway,
     )
 
 

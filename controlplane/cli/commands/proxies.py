@@ -66,3 +66,5 @@ def _reasons(proxy: Item, terminal: Terminal) -> Iterator[str]:
             yield f"{rejected}  {head} {item['name']}: {one_line(item['reason'])}\n"
         for item in found["waits_for"]:
             yield f"{pending}   {head} {item['name']} waits for {item['waits_for']}\n"
+    if lacks := state.unasked(proxy):
+        yield f"{pending}   {proxy['node']} {lacks}\n"

@@ -116,6 +116,7 @@ def _problems(mesh: Any, proxies: Any, services: Any, terminal: Terminal) -> str
         for name, found in item["types"].items()
         if found["state"] != "synced"
     ]
+    rows += [(f"proxy {item['node']}", item["sync"], lacks) for item in proxies if (lacks := state.unasked(item))]
     rows += [(f"service {item['host']}", "Endpoints", _counts(item["endpoints"])) for item in services if _unwell(item)]
     if not rows:
         return f"\n{terminal.paint('no problem found', GOOD)}\n"

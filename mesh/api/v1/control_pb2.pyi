@@ -496,6 +496,225 @@ class RollbackRequest(_message.Message):
 Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
 
 @_typing.final
+class RolloutPlan(_message.Message):
+    """A field that is not set has the default of meshctl apply --stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    PAUSE_MS_FIELD_NUMBER: _builtins.int
+    MIN_REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_POINTS_FIELD_NUMBER: _builtins.int
+    WAIT_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    stages: _builtins.str
+    """numbers of proxies, then shares, up to 100%: "1,10%,100%" """
+    pause_ms: _builtins.int
+    """each stage is watched at least so long; 30 s"""
+    min_requests: _builtins.int
+    """of the staged proxies in each stage before it is judged; 100, 0 = without any"""
+    max_error_points: _builtins.float
+    """abort when their share of 5xx is more points above the others'; 5"""
+    wait_limit_ms: _builtins.int
+    """for acknowledgements, and beyond the pause for requests; 5 min"""
+    def __init__(
+        self,
+        *,
+        stages: _builtins.str = ...,
+        pause_ms: _builtins.int | None = ...,
+        min_requests: _builtins.int | None = ...,
+        max_error_points: _builtins.float | None = ...,
+        wait_limit_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_error_points", b"_max_error_points", "_min_requests", b"_min_requests", "_pause_ms", b"_pause_ms", "_wait_limit_ms", b"_wait_limit_ms", "max_error_points", b"max_error_points", "min_requests", b"min_requests", "pause_ms", b"pause_ms", "wait_limit_ms", b"wait_limit_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_error_points", b"_max_error_points", "_min_requests", b"_min_requests", "_pause_ms", b"_pause_ms", "_wait_limit_ms", b"_wait_limit_ms", "max_error_points", b"max_error_points", "min_requests", b"min_requests", "pause_ms", b"pause_ms", "stages", b"stages", "wait_limit_ms", b"wait_limit_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_error_points: _TypeAlias = _typing.Literal["max_error_points"]  # noqa: Y015
+    _WhichOneofArgType__max_error_points: _TypeAlias = _typing.Literal["_max_error_points", b"_max_error_points"]  # noqa: Y015
+    _WhichOneofReturnType__min_requests: _TypeAlias = _typing.Literal["min_requests"]  # noqa: Y015
+    _WhichOneofArgType__min_requests: _TypeAlias = _typing.Literal["_min_requests", b"_min_requests"]  # noqa: Y015
+    _WhichOneofReturnType__pause_ms: _TypeAlias = _typing.Literal["pause_ms"]  # noqa: Y015
+    _WhichOneofArgType__pause_ms: _TypeAlias = _typing.Literal["_pause_ms", b"_pause_ms"]  # noqa: Y015
+    _WhichOneofReturnType__wait_limit_ms: _TypeAlias = _typing.Literal["wait_limit_ms"]  # noqa: Y015
+    _WhichOneofArgType__wait_limit_ms: _TypeAlias = _typing.Literal["_wait_limit_ms", b"_wait_limit_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_error_points) -> _WhichOneofReturnType__max_error_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_requests) -> _WhichOneofReturnType__min_requests | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pause_ms) -> _WhichOneofReturnType__pause_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_limit_ms) -> _WhichOneofReturnType__wait_limit_ms | None: ...
+
+Global___RolloutPlan: _TypeAlias = RolloutPlan  # noqa: Y015
+
+@_typing.final
+class BeginRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """admission only, nothing begins"""
+    default_namespace: _builtins.str
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """as for Apply"""
+
+    @_builtins.property
+    def plan(self) -> Global___RolloutPlan: ...
+    def __init__(
+        self,
+        *,
+        manifests: _abc.Iterable[_builtins.bytes] | None = ...,
+        plan: Global___RolloutPlan | None = ...,
+        dry_run: _builtins.bool = ...,
+        default_namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "dry_run", b"dry_run", "manifests", b"manifests", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRolloutRequest: _TypeAlias = BeginRolloutRequest  # noqa: Y015
+
+@_typing.final
+class BeginRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """not set after a dry run, or when nothing differs from what is stored"""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectResult]:
+        """What it will make of each object, in the order of the request; without `manifest`, as nothing is stored yet."""
+
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        results: _abc.Iterable[Global___ObjectResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRolloutResponse: _TypeAlias = BeginRolloutResponse  # noqa: Y015
+
+@_typing.final
+class PreviewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    default_namespace: _builtins.str
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """as for Apply; Analyze takes none for the mesh as it is"""
+
+    def __init__(
+        self,
+        *,
+        manifests: _abc.Iterable[_builtins.bytes] | None = ...,
+        default_namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "manifests", b"manifests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRequest: _TypeAlias = PreviewRequest  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    json: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class MoveRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveRolloutRequest: _TypeAlias = MoveRolloutRequest  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    phase: _builtins.str
+    """Spreading, Watching, Finishing, Finished, Aborted"""
+    reason: _builtins.str
+    """why it was aborted: Rejected, ErrorRate, Inconclusive, Requested, Conflict"""
+    message: _builtins.str
+    stage: _builtins.int
+    """counts from 1"""
+    revision: _builtins.int
+    """that stored the objects, when it has finished"""
+    json: _builtins.bytes
+    """all of it, as /mesh/v1/rollouts/{id} shows it"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        stage: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "json", b"json", "message", b"message", "phase", b"phase", "reason", b"reason", "revision", b"revision", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
 class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -69,6 +69,31 @@ class ControlStub:
                 request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
                 response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.WatchEvent.FromString,
                 _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/mesh.api.v1.Control/Diff',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.Preview.FromString,
+                _registered_method=True)
+        self.Analyze = channel.unary_unary(
+                '/mesh.api.v1.Control/Analyze',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.Preview.FromString,
+                _registered_method=True)
+        self.BeginRollout = channel.unary_unary(
+                '/mesh.api.v1.Control/BeginRollout',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutResponse.FromString,
+                _registered_method=True)
+        self.PromoteRollout = channel.unary_unary(
+                '/mesh.api.v1.Control/PromoteRollout',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.AbortRollout = channel.unary_unary(
+                '/mesh.api.v1.Control/AbortRollout',
+                request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.SerializeToString,
+                response_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.Rollout.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/mesh.api.v1.Control/Status',
                 request_serializer=mesh_dot_api_dot_v1_dot_control__pb2.StatusRequest.SerializeToString,
@@ -125,8 +150,43 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diff(self, request, context):
+        """What Apply would change at the objects and at each proxy, as POST /mesh/v1/diff says it; nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Analyze(self, request, context):
+        """What is wrong with the mesh, with these objects laid over it, as POST /mesh/v1/analyze says it; nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginRollout(self, request, context):
+        """Gives the objects to some proxies first, and stores them when all stages went well. ABORTED when one is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRollout(self, request, context):
+        """On to the next stage now, whatever the pause and the requests say. ABORTED when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRollout(self, request, context):
+        """Takes the candidate away from everybody. ABORTED when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Status(self, request, context):
-        """The mesh state that /mesh/v1/<view> serves, as JSON.
+        """The mesh state that /mesh/v1/<view> serves, as JSON; rollouts are the views `rollouts` and `rollout`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +229,31 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.WatchRequest.FromString,
                     response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.WatchEvent.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.Preview.SerializeToString,
+            ),
+            'Analyze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Analyze,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.Preview.SerializeToString,
+            ),
+            'BeginRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginRollout,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutResponse.SerializeToString,
+            ),
+            'PromoteRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRollout,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.Rollout.SerializeToString,
+            ),
+            'AbortRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRollout,
+                    request_deserializer=mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.FromString,
+                    response_serializer=mesh_dot_api_dot_v1_dot_control__pb2.Rollout.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -365,6 +450,141 @@ class Control:
             '/mesh.api.v1.Control/Watch',
             mesh_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
             mesh_dot_api_dot_v1_dot_control__pb2.WatchEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/Diff',
+            mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.Preview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Analyze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/Analyze',
+            mesh_dot_api_dot_v1_dot_control__pb2.PreviewRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.Preview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/BeginRollout',
+            mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.BeginRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/PromoteRollout',
+            mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.api.v1.Control/AbortRollout',
+            mesh_dot_api_dot_v1_dot_control__pb2.MoveRolloutRequest.SerializeToString,
+            mesh_dot_api_dot_v1_dot_control__pb2.Rollout.FromString,
             options,
             channel_credentials,
             insecure,

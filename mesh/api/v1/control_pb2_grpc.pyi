@@ -44,8 +44,18 @@ class ControlStub:
     """Makes every object what it was as of a revision, in one transaction; the results are those that differ."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]
     """The present objects as ADDED, then a BOOKMARK, then changes."""
+    Diff: _grpc.UnaryUnaryMultiCallable[_control_pb2.PreviewRequest, _control_pb2.Preview]
+    """What Apply would change at the objects and at each proxy, as POST /mesh/v1/diff says it; nothing is stored."""
+    Analyze: _grpc.UnaryUnaryMultiCallable[_control_pb2.PreviewRequest, _control_pb2.Preview]
+    """What is wrong with the mesh, with these objects laid over it, as POST /mesh/v1/analyze says it; nothing is stored."""
+    BeginRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.BeginRolloutRequest, _control_pb2.BeginRolloutResponse]
+    """Gives the objects to some proxies first, and stores them when all stages went well. ABORTED when one is under way."""
+    PromoteRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.MoveRolloutRequest, _control_pb2.Rollout]
+    """On to the next stage now, whatever the pause and the requests say. ABORTED when it has ended."""
+    AbortRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.MoveRolloutRequest, _control_pb2.Rollout]
+    """Takes the candidate away from everybody. ABORTED when it has ended."""
     Status: _grpc.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.StatusResponse]
-    """The mesh state that /mesh/v1/<view> serves, as JSON."""
+    """The mesh state that /mesh/v1/<view> serves, as JSON; rollouts are the views `rollouts` and `rollout`."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -61,8 +71,18 @@ class ControlAsyncStub(ControlStub):
     """Makes every object what it was as of a revision, in one transaction; the results are those that differ."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]  # type: ignore[assignment]
     """The present objects as ADDED, then a BOOKMARK, then changes."""
+    Diff: _aio.UnaryUnaryMultiCallable[_control_pb2.PreviewRequest, _control_pb2.Preview]  # type: ignore[assignment]
+    """What Apply would change at the objects and at each proxy, as POST /mesh/v1/diff says it; nothing is stored."""
+    Analyze: _aio.UnaryUnaryMultiCallable[_control_pb2.PreviewRequest, _control_pb2.Preview]  # type: ignore[assignment]
+    """What is wrong with the mesh, with these objects laid over it, as POST /mesh/v1/analyze says it; nothing is stored."""
+    BeginRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.BeginRolloutRequest, _control_pb2.BeginRolloutResponse]  # type: ignore[assignment]
+    """Gives the objects to some proxies first, and stores them when all stages went well. ABORTED when one is under way."""
+    PromoteRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.MoveRolloutRequest, _control_pb2.Rollout]  # type: ignore[assignment]
+    """On to the next stage now, whatever the pause and the requests say. ABORTED when it has ended."""
+    AbortRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.MoveRolloutRequest, _control_pb2.Rollout]  # type: ignore[assignment]
+    """Takes the candidate away from everybody. ABORTED when it has ended."""
     Status: _aio.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.StatusResponse]  # type: ignore[assignment]
-    """The mesh state that /mesh/v1/<view> serves, as JSON."""
+    """The mesh state that /mesh/v1/<view> serves, as JSON; rollouts are the views `rollouts` and `rollout`."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -119,11 +139,51 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """The present objects as ADDED, then a BOOKMARK, then changes."""
 
     @_abc_1.abstractmethod
+    def Diff(
+        self,
+        request: _control_pb2.PreviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.Preview, _abc.Awaitable[_control_pb2.Preview]]:
+        """What Apply would change at the objects and at each proxy, as POST /mesh/v1/diff says it; nothing is stored."""
+
+    @_abc_1.abstractmethod
+    def Analyze(
+        self,
+        request: _control_pb2.PreviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.Preview, _abc.Awaitable[_control_pb2.Preview]]:
+        """What is wrong with the mesh, with these objects laid over it, as POST /mesh/v1/analyze says it; nothing is stored."""
+
+    @_abc_1.abstractmethod
+    def BeginRollout(
+        self,
+        request: _control_pb2.BeginRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.BeginRolloutResponse, _abc.Awaitable[_control_pb2.BeginRolloutResponse]]:
+        """Gives the objects to some proxies first, and stores them when all stages went well. ABORTED when one is under way."""
+
+    @_abc_1.abstractmethod
+    def PromoteRollout(
+        self,
+        request: _control_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.Rollout, _abc.Awaitable[_control_pb2.Rollout]]:
+        """On to the next stage now, whatever the pause and the requests say. ABORTED when it has ended."""
+
+    @_abc_1.abstractmethod
+    def AbortRollout(
+        self,
+        request: _control_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.Rollout, _abc.Awaitable[_control_pb2.Rollout]]:
+        """Takes the candidate away from everybody. ABORTED when it has ended."""
+
+    @_abc_1.abstractmethod
     def Status(
         self,
         request: _control_pb2.StatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.StatusResponse, _abc.Awaitable[_control_pb2.StatusResponse]]:
-        """The mesh state that /mesh/v1/<view> serves, as JSON."""
+        """The mesh state that /mesh/v1/<view> serves, as JSON; rollouts are the views `rollouts` and `rollout`."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -176,6 +176,7 @@ class Instance(_message.Message):
     HEALTH_REASON_FIELD_NUMBER: _builtins.int
     BYPASS_POSSIBLE_FIELD_NUMBER: _builtins.int
     HEALTH_SINCE_MS_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """unique on the node"""
     service: _builtins.str
@@ -196,6 +197,8 @@ class Instance(_message.Message):
     """the application listens beyond loopback (decision 9)"""
     health_since_ms: _builtins.int
     """wall clock of the last transition, milliseconds since the epoch"""
+    gateway: _builtins.bool
+    """the agent itself, as a gateway: no service, no ports but those of Gateways"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -216,10 +219,11 @@ class Instance(_message.Message):
         health_reason: _builtins.str = ...,
         bypass_possible: _builtins.bool = ...,
         health_since_ms: _builtins.int = ...,
+        gateway: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_address", b"app_address", "bypass_possible", b"bypass_possible", "health", b"health", "health_reason", b"health_reason", "health_since_ms", b"health_since_ms", "id", b"id", "labels", b"labels", "namespace", b"namespace", "outbound_port", b"outbound_port", "ports", b"ports", "service", b"service", "service_account", b"service_account", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_address", b"app_address", "bypass_possible", b"bypass_possible", "gateway", b"gateway", "health", b"health", "health_reason", b"health_reason", "health_since_ms", b"health_since_ms", "id", b"id", "labels", b"labels", "namespace", b"namespace", "outbound_port", b"outbound_port", "ports", b"ports", "service", b"service", "service_account", b"service_account", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -289,3 +289,21 @@ async def test_rollback_and_deletion_of_many(control: Control) -> None:
     assert json.loads((await control.Status(change)).json)["objects"][0]["before"] is None
     error = await control.refusal("Rollback", control_pb2.RollbackRequest(revision=0))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_diff_and_analyze_say_what_rest_says_and_store_nothing(control: Control) -> None:
+    control.rest.plane.connect("node-1")
+    headers = {"Authorization": "Bearer s3cret"}
+    for name, path in (("Diff", "/mesh/v1/diff"), ("Analyze", "/mesh/v1/analyze")):
+        found = json.loads((await getattr(control, name)(control_pb2.PreviewRequest(manifests=manifests("a")))).json)
+        async with control.rest.client.post(path, json=[virtual_service("a")], headers=headers) as response:
+            told = await response.json()
+        assert found == told
+        assert found.get("objects") or found["items"]
+        error = await control.refusal(name, control_pb2.PreviewRequest(manifests=manifests("B")))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        error = await control.refusal(name, control_pb2.PreviewRequest(manifests=manifests("a")), metadata=())
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    listed = await control.List(control_pb2.ListRequest(group=NETWORKING, kind="VirtualService"))
+    assert list(listed.manifests) == []
+    assert json.loads((await control.Analyze(control_pb2.PreviewRequest())).json) == {"items": []}

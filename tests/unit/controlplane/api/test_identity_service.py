@@ -242,6 +242,7 @@ async def test_the_server_certificate_is_renewed_while_it_serves(ports: Ports) -
         chain_pem=first_certificate.chain_pem,
         bundle_pem=first_certificate.bundle_pem,
         renew_at_s=0,
+        issued_by=first_certificate.issued_by,
     )
     second = await presented_chain(ports.tls)
     assert second[0] != first[0]

@@ -296,7 +296,7 @@ async def test_a_write_warns_of_what_the_mesh_finds(rest: Api) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/apis/networking.istio.io/v1/namespaces/default/gateways",
+        "/apis/networking.istio.io/v1/namespaces/default/sidecars",
         "/apis/networking.istio.io/v9/namespaces/default/virtualservices",
         "/apis/example.com/v1/things",
         "/api/v1/pods",

@@ -370,6 +370,10 @@ async def test_every_answer_is_as_documented(rest: Api) -> None:
     begun = await rest.call("POST", "/mesh/v1/rollouts?stages=100%25", staged, status=201)
     operation = document["paths"]["/mesh/v1/rollouts"]["post"]["responses"]["201"]["content"]["application/json"]
     assert_fits(begun, operation["schema"], document, "begun rollout")
+    for method, code in (("POST", "201"), ("DELETE", "200"), ("POST", "201")):
+        rotation = await rest.call(method, "/mesh/v1/certificates/rotation", status=int(code))
+        operation = document["paths"]["/mesh/v1/certificates/rotation"][method.lower()]["responses"][code]["content"]
+        assert_fits(rotation, operation["application/json"]["schema"], document, "rotation")
     values = {"node": "node-1", "host": HOST, "revision": str(recorded), "id": begun["rollout"]["id"]}
     for view in VIEWS.values():
         path = f"/mesh/v1/{view.path}"

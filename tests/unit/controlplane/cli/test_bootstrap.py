@@ -17,6 +17,7 @@ from google.protobuf.json_format import ParseDict
 from controlplane.cli.bootstrap import envoy, grpc, secrets
 from controlplane.cli.bootstrap.envoy import EnvoyFacts
 from controlplane.cli.bootstrap.files import write_private
+from controlplane.cli.bootstrap.gateway import parse_gateway
 from controlplane.cli.bootstrap.grpc import GrpcFacts
 from controlplane.cli.bootstrap.record import Record, read_record
 from controlplane.cli.bootstrap.workloads import identity_of, parse_workloads
@@ -125,6 +126,25 @@ def test_the_control_plane_reads_the_node_as_it_is_meant() -> None:
     (instance,) = proxy.workloads
     assert (instance.service, instance.namespace, instance.service_account) == ("billing", "shop", "bill")
     assert (instance.ports[0].port, instance.ports[0].inbound_port, instance.app_address) == (3005, 20007, "127.0.0.9")
+
+
+def test_a_gateway_as_the_control_plane_reads_it() -> None:
+    gateway = parse_gateway("namespace=ingress,service-account=edge,labels.istio=ingressgateway,address=0.0.0.0")
+    assert gateway is not None
+    node = envoy.bootstrap(facts(workloads=(), gateway=gateway))["node"]
+    proxy = proxy_from_node(ParseDict({**node, "user_agent_name": "envoy"}, XdsNode()), delta=True)
+    assert (proxy.gateway, proxy.gateway_address, proxy.namespace) == (True, "0.0.0.0", "ingress")
+    assert (proxy.service_account, dict(proxy.labels)) == ("edge", {"istio": "ingressgateway"})
+    assert [item.id for item in proxy.workloads] == ["gateway"]
+    assert identity_of((), gateway.identity) == ("ingress", "edge")
+    with pytest.raises(MeshError, match="found the identities ingress/edge and shop/bill"):
+        identity_of(parse_workloads([FULL]), gateway.identity)
+    least = parse_gateway("labels.istio=edge")
+    assert least is not None
+    assert least.metadata("10.0.0.6")["GATEWAY_ADDRESS"] == "10.0.0.6"
+    assert parse_gateway(None) is None
+    with pytest.raises(MeshError, match="expected KEY=VALUE, each once, with namespace, service-account"):
+        parse_gateway("port=80")
 
 
 def test_xds_is_delta_unless_asked_otherwise() -> None:
