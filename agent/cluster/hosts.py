@@ -30,6 +30,9 @@ _BY_HEALTH = {
 }
 
 
+LONG_AGO = -1e9  # long enough ago for every window of slow start to be over
+
+
 class Host:
     """`key` = `address:port`. `active`: requests on their way now; the other counts only grow."""
 
@@ -42,10 +45,13 @@ class Host:
         "endpoint",
         "errors",
         "failing",
+        "fit_since",
         "key",
+        "late_errors",
         "local_errors",
         "pools",
         "reported",
+        "reported_late",
         "successes",
         "weight",
     )
@@ -59,7 +65,10 @@ class Host:
         self.successes = 0  # answers below 500
         self.errors = 0  # all other outcomes
         self.local_errors = 0  # those of `errors` that are no answers, when they are counted apart
+        self.late_errors = 0  # those of `local_errors` that came when there was a connection
         self.reported = (0, 0, 0, 0)  # requests, successes, errors, active at the last report
+        self.reported_late = 0
+        self.fit_since = LONG_AGO  # monotonic: when it was healthy for the first time, for slow start
         self.pools: dict[str, Any] = {}  # by identity
         self.failing = False  # one of the counts below is not 0
         self.consecutive_5xx = 0

@@ -1,26 +1,38 @@
 """From the hosts of a cluster to the object that picks one of them.
 
 Owns:   priority, then locality, then host: the structure that is built when hosts, health or ejections change.
-Not:    the algorithms (agent.cluster.pickers), the arithmetic of priorities (agent.cluster.priorities), retries.
-Source: data-plane.md 1.2 and 1.3. Locality weights apply where the assignment gives any; in panic they do not.
+Not:    the algorithms (agent.cluster.pickers, hashing, slow_start), the arithmetic of priorities
+        (agent.cluster.priorities), retries.
+Source: data-plane.md 1.2 and 1.3. Localities have weights where the cluster is `locality_weighted` and the assignment
+        gives any; in panic they do not count.
 Invariant: an unhealthy or ejected host is picked only from a level in panic, and each such pick is counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from agent.cluster.hash_levels import hash_levels, level_size
+from agent.cluster.hash_tables import Table
+from agent.cluster.hashing import HashOf, hash_picker
 from agent.cluster.hosts import Availability, Host
 from agent.cluster.pickers import NoHost, Picker, Schedule, picker
-from agent.cluster.priorities import LevelSize, level_loads
-from agent.model.cluster import LbPolicy
+from agent.cluster.priorities import level_loads
+from agent.cluster.slow_start import StartingHosts, starting_until
+from agent.model.cluster import LbPolicy, SlowStart
 from agent.stats.names import LB_HEALTHY_PANIC
 from mesh.resilience.backoff import Rng
 from mesh.vocabulary import Locality
 
+HASHED = frozenset({LbPolicy.RING_HASH, LbPolicy.MAGLEV})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancing:
-    """How a cluster balances. `counts`: its statistics, for LB_HEALTHY_PANIC."""
+    """How a cluster balances. `counts`: its statistics. `clock`: monotonic seconds, for slow start.
+
+    `hash_of`, `tables` and `balance_factor_percent` are for policies that hash.
+    """
 
     policy: LbPolicy
     choice_count: int
@@ -28,6 +40,12 @@ class Balancing:
     overprovisioning_factor: int
     rng: Rng
     counts: list[int]
+    locality_weighted: bool = False
+    slow_start: SlowStart | None = None
+    clock: Callable[[], float] = lambda: 0.0
+    hash_of: HashOf = lambda request: None
+    tables: tuple[Table, ...] = ()
+    balance_factor_percent: int = 0
 
 
 class PanicPicker(Picker):
@@ -39,9 +57,9 @@ class PanicPicker(Picker):
         self._picker = inner
         self._counts = counts
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         self._counts[LB_HEALTHY_PANIC] += 1
-        return self._picker.pick()
+        return self._picker.pick(request, attempt)
 
 
 class SharedPicker(Picker):
@@ -53,13 +71,13 @@ class SharedPicker(Picker):
         self._shares = list(shares)
         self._rng = rng
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         left = int(self._rng() * 100)
         for share, inner in self._shares:
             left -= share
             if left < 0:
-                return inner.pick()
-        return self._shares[-1][1].pick()
+                return inner.pick(request, attempt)
+        return self._shares[-1][1].pick(request, attempt)
 
 
 class LocalityPicker(Picker):
@@ -71,47 +89,83 @@ class LocalityPicker(Picker):
         self._pickers = list(pickers)
         self._schedule = Schedule(weights, rng)
 
-    def pick(self) -> Host | None:
-        return self._pickers[self._schedule.next()].pick()
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
+        return self._pickers[self._schedule.next()].pick(request, attempt)
+
+
+def by_priority(hosts: Sequence[Host]) -> list[list[Host]]:
+    """The hosts of each level, the first choice first."""
+    levels: list[list[Host]] = [[] for _ in range(max((host.endpoint.priority for host in hosts), default=0) + 1)]
+    for host in hosts:
+        levels[host.endpoint.priority].append(host)
+    return levels
 
 
 def balance(hosts: Sequence[Host], how: Balancing) -> Picker:
     """The picker for these hosts as they are now. Build it anew when one of them changes."""
-    levels: list[list[Host]] = [[] for _ in range(max((host.endpoint.priority for host in hosts), default=0) + 1)]
-    for host in hosts:
-        levels[host.endpoint.priority].append(host)
+    if how.policy in HASHED:
+        return _hashed(hosts, how)
+    levels = by_priority(hosts)
     loads = level_loads(
-        [_size(level) for level in levels],
+        [level_size(level) for level in levels],
         overprovisioning_factor=how.overprovisioning_factor,
         panic_threshold_percent=how.panic_threshold_percent,
     )
     shares: list[tuple[int, Picker]] = []
     for level, load in zip(levels, loads, strict=True):
         if load.panic and load.healthy + load.degraded:
-            everyone = picker(level, how.policy, how.choice_count, how.rng)
-            shares.append((load.healthy + load.degraded, PanicPicker(everyone, how.counts)))
+            shares.append((load.healthy + load.degraded, panic_picker(level, how)))
             continue
         if load.healthy:
-            shares.append((load.healthy, _of_level(level, Availability.HEALTHY, how)))
+            shares.append((load.healthy, level_picker(level, Availability.HEALTHY, how)))
         if load.degraded:
-            shares.append((load.degraded, _of_level(level, Availability.DEGRADED, how)))
+            shares.append((load.degraded, level_picker(level, Availability.DEGRADED, how)))
     if not shares:
         return NoHost()
     return shares[0][1] if len(shares) == 1 else SharedPicker(shares, how.rng)
 
 
-def _size(level: Sequence[Host]) -> LevelSize:
-    found = [host.availability for host in level]
-    return LevelSize(len(found), found.count(Availability.HEALTHY), found.count(Availability.DEGRADED))
+def _hashed(hosts: Sequence[Host], how: Balancing) -> Picker:
+    levels = hash_levels(
+        hosts,
+        overprovisioning_factor=how.overprovisioning_factor,
+        panic_threshold_percent=how.panic_threshold_percent,
+        locality_weighted=how.locality_weighted,
+    )
+    return hash_picker(
+        levels,
+        how.tables,
+        balance_factor_percent=how.balance_factor_percent,
+        hash_of=how.hash_of,
+        rng=how.rng,
+        counts=how.counts,
+    )
 
 
-def _of_level(level: Sequence[Host], wanted: Availability, how: Balancing) -> Picker:
+def _among(hosts: Sequence[Host], how: Balancing) -> Picker:
+    """The algorithm over these hosts, some of which may be new."""
+    plain = picker(hosts, how.policy, how.choice_count, how.rng)
+    config = how.slow_start
+    if config is None or how.policy == LbPolicy.RANDOM or len(hosts) < 2:
+        return plain
+    if starting_until(hosts, config) <= how.clock():
+        return plain
+    by_load = how.policy == LbPolicy.LEAST_REQUEST
+    return StartingHosts(hosts, config, plain, by_load=by_load, clock=how.clock, rng=how.rng)
+
+
+def panic_picker(level: Sequence[Host], how: Balancing) -> Picker:
+    """All hosts of one level."""
+    return PanicPicker(_among(level, how), how.counts)
+
+
+def level_picker(level: Sequence[Host], wanted: Availability, how: Balancing) -> Picker:
     """The hosts of one level that have this availability."""
-    if any(host.endpoint.locality_weight for host in level):
+    if how.locality_weighted and any(host.endpoint.locality_weight for host in level):
         found = _by_locality(level, wanted, how)
         if found is not None:
             return found
-    return picker([host for host in level if host.availability == wanted], how.policy, how.choice_count, how.rng)
+    return _among([host for host in level if host.availability == wanted], how)
 
 
 def _by_locality(level: Sequence[Host], wanted: Availability, how: Balancing) -> Picker | None:
@@ -126,7 +180,7 @@ def _by_locality(level: Sequence[Host], wanted: Availability, how: Balancing) ->
         share = min(1.0, how.overprovisioning_factor / 100 * len(fit) / len(hosts))
         weight = hosts[0].endpoint.locality_weight * share
         if weight > 0:
-            pickers.append(picker(fit, how.policy, how.choice_count, how.rng))
+            pickers.append(_among(fit, how))
             weights.append(weight)
     if len(pickers) < 2:
         return pickers[0] if pickers else None

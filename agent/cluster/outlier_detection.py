@@ -4,7 +4,7 @@ Owns:   the decision on every detection, the time of ejections and its growth, s
         percentage.
 Not:    counting failures in a row (agent.cluster.outlier_monitor, in the workers), telling anybody, active checks.
 Source: data-plane.md 1.1; envoy/config/cluster/v3/outlier_detection.proto.
-Differs: success rates of local-origin failures alone are not judged (split mode judges answers only).
+Differs: a host is judged once per sweep; Envoy ejects one that is an outlier in two ways a second time.
 
               a detection that is allowed and enforced
    in use  ----------------------------------------------->  ejected
@@ -15,7 +15,7 @@ Invariants:
   ejected <= max(hosts * max_ejection_percent / 100, 1 if always_eject_one_host), but for hosts that leave
   until = last ejection + min(base * backoff, max) + jitter, backoff >= 1 while ejected
   backoff grows by one per ejection until base * backoff reaches max + base, and sinks by one at each sweep that finds
-  the host in use for at least an interval
+  the host in use for at least an interval, and leaves it in use
 """
 
 from collections.abc import Iterable
@@ -32,6 +32,8 @@ from mesh.resilience.backoff import Rng
 
 SUCCESS_RATE = "success_rate"
 FAILURE_PERCENTAGE = "failure_percentage"
+LOCAL_ORIGIN_SUCCESS_RATE = "local_origin_success_rate"
+LOCAL_ORIGIN_FAILURE_PERCENTAGE = "local_origin_failure_percentage"
 MAX_EJECTION_PERCENT = "max_ejection_percent"
 ENFORCING_PERCENT = "enforcing_percent"
 
@@ -55,7 +57,18 @@ class Verdict:
 class _Record:
     """One host."""
 
-    __slots__ = ("back_at", "backoff", "ejected", "ejected_at", "jitter_s", "requests", "successes", "times")
+    __slots__ = (
+        "back_at",
+        "backoff",
+        "connected",
+        "ejected",
+        "ejected_at",
+        "jitter_s",
+        "requests",
+        "successes",
+        "times",
+        "tries",
+    )
 
     def __init__(self) -> None:
         self.ejected = False
@@ -64,8 +77,10 @@ class _Record:
         self.ejected_at = 0.0
         self.back_at = 0.0  # the last return
         self.jitter_s = 0.0
-        self.requests = 0  # since the last sweep
+        self.requests = 0  # answers since the last sweep
         self.successes = 0
+        self.tries = 0  # connections that were wanted or failed since then, when failures are split
+        self.connected = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,8 @@ class OutlierDetector:
             CONSECUTIVE_LOCAL_ORIGIN_FAILURE: config.enforcing_consecutive_local_origin_failure,
             SUCCESS_RATE: config.enforcing_success_rate,
             FAILURE_PERCENTAGE: config.enforcing_failure_percentage,
+            LOCAL_ORIGIN_SUCCESS_RATE: config.enforcing_local_origin_success_rate,
+            LOCAL_ORIGIN_FAILURE_PERCENTAGE: config.enforcing_failure_percentage_local_origin,
         }
 
     @property
@@ -128,6 +145,14 @@ class OutlierDetector:
             record.requests += requests
             record.successes += successes
 
+    def count_local(self, host: str, connected: int, failed: int) -> None:
+        """The same where failures without an answer are split off: tries that had a connection, and failures without
+        an answer, be it that there was none or that it came to nothing."""
+        record = self._records.get(host)
+        if record is not None:
+            record.tries += connected + failed
+            record.connected += connected
+
     def healthy(self, host: str, now: float) -> Verdict | None:
         """An active check has found the host healthy. None: that changes nothing."""
         record = self._records.get(host)
@@ -139,13 +164,16 @@ class OutlierDetector:
         """The end of an interval: returns that are due, then judgements of the interval's counts."""
         verdicts: list[Verdict] = []
         for host, record in self._records.items():
+            if record.ejected and now >= self._until(record):
+                verdicts.append(self._take_back(host, record, now))
+        answers, tries = self._take_rates()
+        verdicts += self._judge_success_rates(SUCCESS_RATE, answers, now, rng)
+        verdicts += self._judge_failure_percentages(FAILURE_PERCENTAGE, answers, now, rng)
+        verdicts += self._judge_success_rates(LOCAL_ORIGIN_SUCCESS_RATE, tries, now, rng)
+        verdicts += self._judge_failure_percentages(LOCAL_ORIGIN_FAILURE_PERCENTAGE, tries, now, rng)
+        for record in self._records.values():
             if not record.ejected:
                 self._cool(record, now)
-            elif now >= self._until(record):
-                verdicts.append(self._take_back(host, record, now))
-        rates = self._take_rates()
-        verdicts += self._judge_success_rates(rates, now, rng)
-        verdicts += self._judge_failure_percentages(rates, now, rng)
         return tuple(verdicts)
 
     # --- ejections ------------------------------------------------------------------------------------------------
@@ -190,16 +218,18 @@ class OutlierDetector:
 
     # --- rates ----------------------------------------------------------------------------------------------------
 
-    def _take_rates(self) -> list[_Rate]:
-        """The rates of the hosts in use; the next interval begins."""
-        rates = []
+    def _take_rates(self) -> tuple[list[_Rate], list[_Rate]]:
+        """The rates of the hosts in use, by answers and by connections; the next interval begins."""
+        answers, tries = [], []
         for host, record in self._records.items():
             if record.requests > 0 and not record.ejected:
-                rates.append(_Rate(host, 100.0 * record.successes / record.requests, record.requests))
-            record.requests = record.successes = 0
-        return rates
+                answers.append(_Rate(host, 100.0 * record.successes / record.requests, record.requests))
+            if record.tries > 0 and not record.ejected:
+                tries.append(_Rate(host, 100.0 * record.connected / record.tries, record.tries))
+            record.requests = record.successes = record.tries = record.connected = 0
+        return answers, tries
 
-    def _judge_success_rates(self, rates: list[_Rate], now: float, rng: Rng) -> list[Verdict]:
+    def _judge_success_rates(self, reason: str, rates: list[_Rate], now: float, rng: Rng) -> list[Verdict]:
         """Hosts whose rate is more than so many standard deviations under the average."""
         config = self._config
         judged = [rate for rate in rates if rate.requests >= config.success_rate_request_volume]
@@ -215,10 +245,10 @@ class OutlierDetector:
                     f"success rate {rate.percent:.1f} % of {rate.requests} requests, "
                     f"average {average:.1f} %, threshold {threshold:.1f} %"
                 )
-                verdicts.append(self.detected(rate.host, SUCCESS_RATE, detail, now, rng))
+                verdicts.append(self.detected(rate.host, reason, detail, now, rng))
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _judge_failure_percentages(self, rates: list[_Rate], now: float, rng: Rng) -> list[Verdict]:
+    def _judge_failure_percentages(self, reason: str, rates: list[_Rate], now: float, rng: Rng) -> list[Verdict]:
         """Hosts that failed too often by themselves."""
         config = self._config
         judged = [rate for rate in rates if rate.requests >= config.failure_percentage_request_volume]
@@ -229,5 +259,5 @@ class OutlierDetector:
             failed = 100.0 - rate.percent
             if failed >= config.failure_percentage_threshold:
                 detail = f"{failed:.1f} % of {rate.requests} requests failed"
-                verdicts.append(self.detected(rate.host, FAILURE_PERCENTAGE, detail, now, rng))
+                verdicts.append(self.detected(rate.host, reason, detail, now, rng))
         return [verdict for verdict in verdicts if verdict is not None]

@@ -9,8 +9,8 @@ An answer, and in the usual mode every failure without one (as 503, a timeout as
   below 500       both counts of answers start anew
   502, 503, 504   5xx and gateway count up
   other 5xx       5xx counts up, gateway starts anew
-With split_external_local_origin_errors a failure without an answer counts only as local, a connection that is
-established starts that count anew, and answers count as above.
+With split_external_local_origin_errors a failure without an answer counts only as local, a try that gets a connection
+starts that count anew, whatever becomes of it, and answers count as above.
 
 Invariants: a threshold fires when its count becomes equal to it, so 0 never does; a count that fired starts anew at
         once, since the supervisor answers every detection; nothing fires for a host that is ejected already.
@@ -41,6 +41,7 @@ class OutlierMonitor:
     def answer_failed(self, host: Host, status: int) -> tuple[Firing, ...]:
         """A host answered with `status` >= 500."""
         host.failing = True
+        host.consecutive_local = 0
         fired = _NOTHING
         if 502 <= status <= 504:
             count = host.consecutive_gateway = host.consecutive_gateway + 1
@@ -56,7 +57,10 @@ class OutlierMonitor:
         return fired
 
     def local_failed(self, host: Host, status: int) -> tuple[Firing, ...]:
-        """There was no answer; `status` is what it counts as when failures are not split."""
+        """There was no answer; `status` is what it counts as when failures are not split.
+
+        Of a try that had a connection say `connected` first.
+        """
         if not self.split:
             return self.answer_failed(host, status)
         host.failing = True
@@ -68,10 +72,9 @@ class OutlierMonitor:
 
     def answer_succeeded(self, host: Host) -> None:
         """A host that was failing answered below 500."""
-        host.consecutive_5xx = host.consecutive_gateway = 0
-        host.failing = host.consecutive_local > 0
+        host.forget_failures()
 
     def connected(self, host: Host) -> None:
-        """A connection was established."""
+        """A try of the host has got a connection."""
         if self.split:
             host.consecutive_local = 0

@@ -11,6 +11,7 @@ Invariants: a pick costs O(1), O(log n) with unequal weights; in any sum(weights
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 from agent.cluster.hosts import Host
 from agent.model.cluster import LbPolicy
@@ -18,18 +19,22 @@ from mesh.resilience.backoff import Rng
 
 
 class Picker:
-    """Picks a host; None when there is none."""
+    """Picks a host; None when there is none.
+
+    `request`: who it is for, where that counts (agent.cluster.hashing). `attempt`: how many picks for this try were
+    refused before.
+    """
 
     __slots__ = ()
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         raise NotImplementedError
 
 
 class NoHost(Picker):
     __slots__ = ()
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         return None
 
 
@@ -39,7 +44,7 @@ class OneHost(Picker):
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         return self._host
 
 
@@ -52,7 +57,7 @@ class RoundRobin(Picker):
         self._hosts = list(hosts)
         self._next = int(rng() * len(self._hosts))
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         at = self._next
         hosts = self._hosts
         self._next = at + 1 if at + 1 < len(hosts) else 0
@@ -90,7 +95,7 @@ class WeightedRoundRobin(Picker):
         self._hosts = list(hosts)
         self._schedule = Schedule([float(host.weight) for host in self._hosts], rng)
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         return self._hosts[self._schedule.next()]
 
 
@@ -104,7 +109,7 @@ class LeastRequest(Picker):
         self._choices = max(choices, 2)
         self._rng = rng
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         hosts = self._hosts
         size = len(hosts)
         drawn = int(self._rng() * (size * size))  # two places in one number
@@ -134,7 +139,7 @@ class WeightedLeastRequest(Picker):
         for _ in range(int(rng() * len(self._heap))):
             self.pick()
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         due, place, host = self._heap[0]
         heapq.heapreplace(self._heap, (due + (host.active + 1) / host.weight, place, host))
         return host
@@ -147,7 +152,7 @@ class RandomHost(Picker):
         self._hosts = list(hosts)
         self._rng = rng
 
-    def pick(self) -> Host | None:
+    def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         return self._hosts[int(self._rng() * len(self._hosts))]
 
 

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any
 
 from agent.ipc import messages
-from agent.model import cluster, listener, matchers, route, tls
+from agent.model import cluster, cors, fault, http_filters, listener, matchers, route, tls
 from mesh import vocabulary
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -35,6 +35,7 @@ MESSAGES: tuple[type, ...] = (
     messages.AddListener,
     messages.Identities,
     messages.HostState,
+    messages.HashTables,
     messages.Cells,
     messages.Ping,
     messages.Drain,
@@ -45,7 +46,7 @@ MESSAGES: tuple[type, ...] = (
     messages.StatsDelta,
     messages.Drained,
 )
-_MODEL_MODULES = (cluster, listener, matchers, route, tls)
+_MODEL_MODULES = (cluster, cors, fault, http_filters, listener, matchers, route, tls)
 
 
 class FrameError(Exception):

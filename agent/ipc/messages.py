@@ -4,15 +4,15 @@ Owns:   the vocabulary. `agent.ipc.frames` turns it into bounded, length-prefixe
 Not:    sockets, processes.
 
 Supervisor to worker: Welcome, then Put*/Commit at any time, AddListener (with one descriptor by SCM_RIGHTS),
-Identities, HostState, Ping, Drain. Worker to supervisor: Ready, Committed, Pong, EjectRequest, StatsDelta,
-ConnectionRefused, Drained.
+Identities, HostState, HashTables (with one descriptor), Ping, Drain. Worker to supervisor: Ready, Committed, Pong,
+EjectRequest, StatsDelta, ConnectionRefused, Drained.
 Invariant: between two Commits a worker serves exactly the config of the first;
   a request keeps the config it began with.
 """
 
 from dataclasses import dataclass
 
-from agent.model.cluster import Cluster, LoadAssignment
+from agent.model.cluster import Cluster, HashTable, LoadAssignment
 from agent.model.listener import Listener
 from agent.model.route import RouteConfiguration, VirtualHost
 from agent.model.tls import KeyPair
@@ -70,10 +70,14 @@ class AddListener:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """All certificates and the trust roots, replacing those before; new connections use them at once."""
+    """All certificates and the trust roots, replacing those before; new connections use them at once.
+
+    `roots`: the user's, (name of the secret, PEM); a user's certificate is a pair whose identity is the secret's name.
+    """
 
     key_pairs: tuple[KeyPair, ...]
     trust_pem: bytes
+    roots: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,18 @@ class HostState:
     cluster: str
     host: str
     ejected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HashTables:
+    """The tables by which a cluster with RING_HASH or MAGLEV chooses, replacing those before.
+
+    The descriptor of the memory that holds them comes with the frame; agent.cluster.hash_tables has the layout. They
+    may come before the Commit that brings their hosts, or a moment after it. No tables and no descriptor: forget them.
+    """
+
+    cluster: str
+    tables: tuple[HashTable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +165,8 @@ class StatsDelta:
     `counters`: {name: increase}; `gauges`: {name: this worker's present value}; `histograms`: {name: increase per
     bucket, agent.stats.histograms.BUCKETS_MS}; `hosts`: per (cluster, host) increases of requests, successes, errors
     and this worker's active requests, for LRS and for success-rate detection; the host without a name stands for
-    requests that no host got (no cluster, no healthy host, no room).
+    requests that no host got (no cluster, no healthy host, no room). `late`: per (cluster, host) the increase of
+    failures without an answer that came when there was a connection, where local-origin failures are split off.
     """
 
     counters: dict[str, int]
@@ -157,6 +174,7 @@ class StatsDelta:
     histograms: dict[str, tuple[int, ...]]
     sums: dict[str, float]
     hosts: tuple[tuple[str, str, int, int, int, int], ...]
+    late: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,5 +182,5 @@ class Drained:
     pass
 
 
-ToWorker = Welcome | Put | Remove | Commit | AddListener | Identities | HostState | Cells | Ping | Drain
+ToWorker = Welcome | Put | Remove | Commit | AddListener | Identities | HostState | HashTables | Cells | Ping | Drain
 ToSupervisor = Ready | Committed | Pong | EjectRequest | StatsDelta | Drained

@@ -95,7 +95,7 @@ class CompiledHeader:
     def matches_fields(self, headers: Headers) -> bool:
         """The same for the fields of a response."""
         value = headers.index.get(self._name)
-        return self.matches_value(value) if value is None else self._matches_each(headers, value)
+        return self.matches_value(None) if value is None else self._matches_each(headers, value)
 
     def _matches_each(self, headers: Headers, value: bytes) -> bool:
         """A `value` that may be joined from several lines."""

@@ -12,11 +12,13 @@ Invariants: finding the host costs one lookup per length of wildcard, however ma
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import re2
 
 from agent.codec.head import RequestHead
+from agent.model.http_filters import FilterConfig, RouteFilter
 from agent.model.route import (
     Action,
     Forward,
@@ -36,17 +38,22 @@ from mesh.resilience.backoff import Rng
 _PORT = re.compile(rb":[0-9]*\Z")
 _PREFIX, _EXACT, _REGEX = int(PathKind.PREFIX), int(PathKind.EXACT), int(PathKind.REGEX)
 _ALL = 1_000_000
+_FORWARDED_PROTO = b"x-forwarded-proto"
 
 
 class Match:
     """A route with what is in effect for its requests. One object per route, shared by all of them.
 
     `request_headers` and `response_headers`: the operations that do something, in the order in which they apply; those
-    of the weighted cluster come before them in any case. `retry`: the route's, else its virtual host's.
-    `plan`: room for what the data path compiles from all this at the first request; nobody else's business.
+    of the weighted cluster come before them in any case. `retry`: the route's, else its virtual host's,
+    and so whether it hedges.
+    `filters`: what is said for HTTP filters by name, from the most specific level on; None = nothing.
+    `plan` and `working`: room for what the data path compiles from all this at the first request; nobody else's
+    business.
     """
 
     __slots__ = (
+        "filters",
         "plan",
         "request_headers",
         "response_headers",
@@ -54,6 +61,7 @@ class Match:
         "rewrite",
         "route",
         "virtual_host",
+        "working",
     )
 
     def __init__(self, config: RouteConfiguration, host: VirtualHost, route: Route) -> None:
@@ -63,9 +71,25 @@ class Match:
         last = config.most_specific_header_mutations_wins
         self.request_headers = _in_order(last, route.request_headers, host.request_headers, config.request_headers)
         self.response_headers = _in_order(last, route.response_headers, host.response_headers, config.response_headers)
-        self.retry: RetryPolicy | None = (action.retry or host.retry) if isinstance(action, Forward) else None
+        self.retry = _retry(action, host) if isinstance(action, Forward) else None
         self.rewrite: PathRewrite | None = _rewrite(route.match, action)
+        self.filters = _filters(route.filters, host.filters, config.filters)
         self.plan: Any = None
+        self.working: Any = {} if self.filters is not None else None
+
+
+def _retry(action: Forward, host: VirtualHost) -> RetryPolicy | None:
+    policy = action.retry or host.retry
+    hedge = host.hedge if action.hedge is None else action.hedge
+    return replace(policy, hedge=True) if policy is not None and hedge else policy
+
+
+def _filters(*levels: tuple[RouteFilter, ...]) -> dict[str, tuple[FilterConfig | None, ...]] | None:
+    found: dict[str, tuple[FilterConfig | None, ...]] = {}
+    for level in levels:
+        for own in level:
+            found[own.name] = (*found.get(own.name, ()), own.config)
+    return found or None
 
 
 def _in_order(route_last: bool, *levels: HeaderOps) -> tuple[HeaderOps, ...]:
@@ -158,6 +182,28 @@ class _CompiledHost:
         return None
 
 
+class _SecuredHost(_CompiledHost):
+    """One that sends what did not come by https there, before any of its routes is asked (Envoy's SslRedirector)."""
+
+    __slots__ = ("_inside", "_redirect")
+
+    def __init__(self, config: RouteConfiguration, host: VirtualHost) -> None:
+        super().__init__(config, host)
+        self._inside, self.first = self.first, None
+        bare = VirtualHost(name=host.name, domains=(), routes=())
+        route = Route(name="", match=RouteMatch(path_kind=PathKind.PREFIX, path="/"), action=Redirect(https=True))
+        self._redirect = Match(RouteConfiguration(name=config.name), bare, route)
+
+    def match(self, head: RequestHead, rng: Rng) -> Match | None:
+        if head.headers.index.get(_FORWARDED_PROTO) != b"https":
+            return self._redirect
+        return self._inside or super().match(head, rng)
+
+
+def _compiled(config: RouteConfiguration, host: VirtualHost) -> _CompiledHost:
+    return _SecuredHost(config, host) if host.require_tls else _CompiledHost(config, host)
+
+
 def _all_match(matchers: tuple[CompiledHeader, ...], head: RequestHead) -> bool:
     for matcher in matchers:  # noqa: SIM110 - a generator would be made for every route
         if not matcher.matches(head):
@@ -206,7 +252,7 @@ class RouteTable:
         suffixes: dict[int, dict[bytes, _CompiledHost]] = {}
         prefixes: dict[int, dict[bytes, _CompiledHost]] = {}
         for host in (*config.virtual_hosts, *hosts):
-            compiled = known.get(id(host)) or _CompiledHost(config, host)
+            compiled = known.get(id(host)) or _compiled(config, host)
             self._compiled[id(host)] = compiled
             for domain in host.domains:
                 self._claim(domain.lower().encode(), compiled, suffixes, prefixes)
@@ -269,4 +315,5 @@ def _same_levels(one: RouteConfiguration, other: RouteConfiguration) -> bool:
         one.most_specific_header_mutations_wins == other.most_specific_header_mutations_wins
         and one.request_headers == other.request_headers
         and one.response_headers == other.response_headers
+        and one.filters == other.filters
     )

@@ -50,6 +50,9 @@ class ClusterDetector:
     def count(self, host: str, requests: int, successes: int) -> None:
         self._rules.count(host, requests, successes)
 
+    def count_local(self, host: str, connected: int, failed: int) -> None:
+        self._rules.count_local(host, connected, failed)
+
     def sweep(self, now: float, rng: Rng) -> tuple[Decision, ...]:
         decisions = map(_decision, self._rules.sweep(now, rng))
         return tuple(decision for decision in decisions if decision is not None)

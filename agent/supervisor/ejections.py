@@ -22,8 +22,10 @@ from mesh.vocabulary import HealthStatus
 _log = get_logger(__name__)
 
 BLOCKED_SHOWN_S = 30.0
+_OLD_NAMES = frozenset({"consecutive_5xx", "success_rate"})
 _UNFIT = frozenset({HealthStatus.UNHEALTHY, HealthStatus.TIMEOUT, HealthStatus.DRAINING})
 HostRow = tuple[str, str, int, int, int, int]  # StatsDelta.hosts: cluster, host, requests, successes, errors, active
+LateRow = tuple[str, str, int]  # StatsDelta.late: cluster, host, failures on a connection that was there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Detector(Protocol):
     def set_hosts(self, hosts: Iterable[str]) -> None: ...
     def eject(self, request: EjectRequest, now: float, rng: Rng) -> Decision | None: ...
     def count(self, host: str, requests: int, successes: int) -> None: ...
+    def count_local(self, host: str, connected: int, failed: int) -> None: ...
     def sweep(self, now: float, rng: Rng) -> tuple[Decision, ...]: ...
     def healthy(self, host: str, now: float) -> Decision | None: ...
 
@@ -137,12 +140,20 @@ class Ejections:
         if watched is not None and request.host in watched.health:
             self._apply(request.cluster, watched.detector.eject(request, self._clock.monotonic(), self._rng))
 
-    def count(self, rows: Iterable[HostRow]) -> None:
+    def count(self, rows: Iterable[HostRow], late: Iterable[LateRow] = ()) -> None:
         """What workers have counted, for success rates."""
-        for cluster, host, requests, successes, _, _ in rows:
+        for cluster, host, requests, successes, errors, _ in rows:
+            watched = self._watched.get(cluster)
+            if watched is None or host not in watched.health:
+                continue
+            watched.detector.count(host, requests, successes)
+            if watched.config.split_external_local_origin_errors:
+                # An answer needs a connection; what is neither a success nor an answer is a failure without one.
+                watched.detector.count_local(host, requests, errors - (requests - successes))
+        for cluster, host, count in late:
             watched = self._watched.get(cluster)
             if watched is not None and host in watched.health:
-                watched.detector.count(host, requests, successes)
+                watched.detector.count_local(host, count, 0)
 
     def tick(self) -> None:
         """Sweep the clusters whose interval is over; drop blocked detections that have been shown long enough."""
@@ -186,6 +197,10 @@ class Ejections:
     def _note(self, cluster: str, decision: Decision) -> None:
         prefix = f"cluster.{cluster.replace(':', '_')}.outlier_detection."
         self._count(f"{prefix}ejections_detected_{decision.reason}")
+        if decision.reason in _OLD_NAMES:  # those that dashboards of before know
+            self._count(f"{prefix}ejections_{decision.reason}")
+            if decision.blocked_by != "max_ejection_percent":
+                self._count(f"{prefix}ejections_total")
         if decision.blocked_by == "max_ejection_percent":
             self._count(f"{prefix}ejections_overflow")
         elif not decision.blocked_by:

@@ -33,6 +33,7 @@ from agent.model.reports import EjectedHost
 from agent.report.client import ReportClient
 from agent.settings import Settings
 from agent.supervisor.bind_gate import BindGate
+from agent.supervisor.build import BUILD
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections
@@ -157,6 +158,7 @@ class AgentFacts:
         ready, why = self.ready()
         return {
             "version": VERSION,
+            "build": BUILD,
             "state": "DRAINING" if self.draining else "LIVE" if ready else "INITIALIZING",
             "reason": "" if ready else why,
             "node": {

@@ -6,10 +6,13 @@ Source: envoy/config/core/v3/base.proto; the metadata keys of the xDS node; prot
 from envoy.config.core.v3.base_pb2 import Node
 from google.protobuf.json_format import ParseDict
 
-from agent.settings import Settings
+from agent.model.reports import LocalInstance
+from agent.settings import GatewaySettings, Settings
 from mesh.api.v1.report_pb2 import Hello
 from mesh.version import VERSION
+from mesh.vocabulary import HealthStatus
 
+GATEWAY_ID = "gateway"  # as the control plane calls that of an Envoy
 USER_AGENT = "gossamer-agent"
 # What servers may use: TTLs (in SotW wrapped), and load reports of all clusters.
 CLIENT_FEATURES = (
@@ -24,7 +27,7 @@ def xds_node(settings: Settings) -> Node:
     """What every xDS stream begins with."""
     node, proxy = settings.node, settings.proxy
     namespaces = sorted({service.namespace for service in settings.services})
-    metadata: dict[str, str | int] = {
+    metadata: dict[str, str | int | bool | dict[str, str]] = {
         "DIALECT": "gossamer",
         "ADDRESS": node.address,
         "OUTBOUND_ADDRESS": proxy.outbound_address,
@@ -32,6 +35,8 @@ def xds_node(settings: Settings) -> Node:
     }
     if len(namespaces) == 1:
         metadata["NAMESPACE"] = namespaces[0]
+    if settings.gateway.enabled:
+        metadata |= _gateway(settings)
     return ParseDict(
         {
             "id": node.name,
@@ -48,6 +53,40 @@ def xds_node(settings: Settings) -> Node:
         },
         Node(),
     )
+
+
+def _gateway(settings: Settings) -> dict[str, str | int | bool | dict[str, str]]:
+    own = settings.gateway
+    return {
+        "GATEWAY": True,
+        "GATEWAY_ADDRESS": own.address or settings.node.address,
+        "NAMESPACE": own.namespace,
+        "SERVICE_ACCOUNT": own.service_account,
+        "LABELS": dict(own.labels),
+    }
+
+
+def gateway_instance(own: GatewaySettings) -> tuple[LocalInstance, ...]:
+    """The gateway as the instance that it is; nothing on a node that is none."""
+    if not own.enabled:
+        return ()
+    found = LocalInstance(
+        id=GATEWAY_ID,
+        service="",
+        namespace=own.namespace,
+        service_account=own.service_account,
+        labels=own.labels,
+        app_address="127.0.0.1",
+        ports=(),
+        weight=1,
+        outbound_port=0,
+        health=HealthStatus.HEALTHY,
+        health_reason="",
+        health_since_ms=0,
+        bypass_possible=False,
+        gateway=True,
+    )
+    return (found,)
 
 
 def hello(settings: Settings) -> Hello:

@@ -7,12 +7,13 @@ Invariants: a slot's sockets stay open while its worker is replaced; a listener'
         worker has committed a target without it; a dead worker's cells are zeroed before its successor starts.
 """
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent.ipc.messages import CLUSTER, LISTENER, EjectRequest, HostState, Identities, StatsDelta
+from agent.ipc.messages import CLUSTER, LISTENER, EjectRequest, HashTables, HostState, Identities, StatsDelta
 from agent.model.listener import Listener
 from agent.supervisor.cells import CellBook
 from agent.supervisor.sockets import ListenerSockets
@@ -70,6 +71,7 @@ class WorkerPool(Owner):
         self._targets: list[Target] = []
         self._identities: Identities | None = None
         self._ejected: set[tuple[str, str]] = set()
+        self._hash_tables: dict[str, tuple[HashTables, int]] = {}  # by cluster, with the descriptor of their memory
         self._stopping = False
         self._abandoned = False
         self._slots = [_Slot(None, Backoff(RESTART_BASE_S, RESTART_MAX_S)) for _ in range(launch.slots)]
@@ -125,6 +127,26 @@ class WorkerPool(Owner):
         (self._ejected.add if ejected else self._ejected.discard)((cluster, host))
         for link in self.links:
             link.send(HostState(cluster, host, ejected))
+
+    def set_hash_tables(self, tables: HashTables, descriptor: int) -> None:
+        """Choose the hosts of a cluster by these, in all workers. The descriptor is duplicated."""
+        self._close_tables(tables.cluster)
+        self._hash_tables[tables.cluster] = (tables, os.dup(descriptor))
+        for link in self.links:
+            link.send(tables, descriptor)
+
+    def drop_hash_tables(self, cluster: str) -> None:
+        """A cluster has no tables any more."""
+        if self._close_tables(cluster):
+            for link in self.links:
+                link.send(HashTables(cluster, ()))
+
+    def _close_tables(self, cluster: str) -> bool:
+        """Whether there were any."""
+        before = self._hash_tables.pop(cluster, None)
+        if before is not None:
+            os.close(before[1])
+        return before is not None
 
     def _bind(self) -> None:
         listeners = {}
@@ -196,6 +218,8 @@ class WorkerPool(Owner):
             link.send(self._identities)
         for cluster, host in self._ejected:
             link.send(HostState(cluster, host, True))
+        for tables, descriptor in self._hash_tables.values():
+            link.send(tables, descriptor)
         if self._targets:
             link.feed(self._targets[number])
 

@@ -37,6 +37,7 @@ from agent.ipc.messages import (
     Drain,
     Drained,
     EjectRequest,
+    HashTables,
     HostState,
     Identities,
     Ping,
@@ -151,9 +152,9 @@ class WorkerLink:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def send(self, message: Identities | HostState) -> None:
-        """Tell it something that needs no Commit."""
-        self._send(message)
+    def send(self, message: Identities | HostState | HashTables, *descriptors: int) -> None:
+        """Tell it something that needs no Commit. Descriptors are duplicated."""
+        self._send(message, descriptors)
 
     def feed(self, target: Target) -> None:
         """Bring it to `target`; a newer one replaces an older one that has not been sent yet."""

@@ -13,7 +13,9 @@ from mesh.vocabulary import HealthStatus
 from tests.support.hosts import host, hosts, level
 
 
-def how(*, threshold: float = 50.0, policy: LbPolicy = LbPolicy.ROUND_ROBIN, seed: int = 1) -> Balancing:
+def how(
+    *, threshold: float = 50.0, policy: LbPolicy = LbPolicy.ROUND_ROBIN, seed: int = 1, weighted: bool = False
+) -> Balancing:
     return Balancing(
         policy=policy,
         choice_count=2,
@@ -21,6 +23,7 @@ def how(*, threshold: float = 50.0, policy: LbPolicy = LbPolicy.ROUND_ROBIN, see
         overprovisioning_factor=140,
         rng=random.Random(seed).random,
         counts=[0] * len(CLUSTER.names),
+        locality_weighted=weighted,
     )
 
 
@@ -103,9 +106,10 @@ def test_locality_weights_come_before_hosts() -> None:
     """Weights 1 : 3 decide, however many hosts a locality has."""
     members = [host(number, zone="a", locality_weight=1) for number in (1, 2, 3)]
     members.append(host(4, zone="b", locality_weight=3))
-    counts = picks(members, how(), 400)
+    counts = picks(members, how(weighted=True), 400)
     assert counts[members[3]] == 300
     assert {counts[member] for member in members[:3]} <= {33, 34}
+    assert set(picks(members, how(), 400).values()) == {100}, "unless the cluster does not ask for it"
 
 
 @pytest.mark.parametrize(("healthy", "expected"), [(2, 260), (1, 149)])
@@ -116,18 +120,20 @@ def test_locality_weights_sink_with_their_health(healthy: int, expected: int) ->
         for n in range(4)
     ]
     members += [host(10 + n, zone="y", locality_weight=2) for n in range(4)]
-    counts = picks(members, how(threshold=0), 1000)
+    counts = picks(members, how(threshold=0, weighted=True), 1000)
     assert abs(sum(counts[member] for member in members[:4]) - expected) <= 1
 
 
 def test_localities_without_weight_get_nothing() -> None:
     members = [host(1, zone="a", locality_weight=0), host(2, zone="b", locality_weight=1)]
-    assert picks(members, how(), 10) == {members[1]: 10}
+    assert picks(members, how(weighted=True), 10) == {members[1]: 10}
     members[1].ejected = True
-    assert picks(members, how(threshold=0), 10) == {members[0]: 10}, "no weighted locality is left: as without weights"
+    assert picks(members, how(threshold=0, weighted=True), 10) == {members[0]: 10}, (
+        "no weighted locality is left: as without weights"
+    )
 
 
 def test_in_panic_locality_weights_do_not_count() -> None:
     members = [host(n, zone="a", locality_weight=1, health=HealthStatus.UNHEALTHY) for n in (1, 2, 3)]
     members.append(host(4, zone="b", locality_weight=100))
-    assert set(picks(members, how(), 40).values()) == {10}
+    assert set(picks(members, how(weighted=True), 40).values()) == {10}

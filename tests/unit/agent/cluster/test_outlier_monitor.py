@@ -73,16 +73,18 @@ def test_a_failure_without_an_answer_counts_as_an_answer() -> None:
 
 
 def test_split_keeps_local_failures_apart() -> None:
-    """They raise only their own count; a success of an answer does not touch it, an established connection does."""
+    """They raise only their own count, which every try that gets a connection starts anew: an answer, or a reset."""
     config = OutlierDetection(
         split_external_local_origin_errors=True, consecutive_local_origin_failure=2, consecutive_5xx=2
     )  # fmt: skip
     monitor = OutlierMonitor(config)
     member = host(1)
     assert monitor.local_failed(member, 503) == ()
-    assert answers(monitor, member, 200, 500) == [[], []]
-    assert monitor.local_failed(member, 504) == (("consecutive_local_origin_failure", 2),)
-    assert monitor.local_failed(member, 503) == ()
-    monitor.connected(member)
-    assert monitor.local_failed(member, 503) == ()
-    assert member.consecutive_5xx == 1
+    assert monitor.local_failed(member, 503) == (("consecutive_local_origin_failure", 2),)
+    for status in (200, 500):
+        assert monitor.local_failed(member, 503) == ()
+        assert answers(monitor, member, status) == [[]]
+    for _ in range(5):
+        monitor.connected(member)
+        assert monitor.local_failed(member, 503) == ()
+    assert (member.consecutive_5xx, member.consecutive_local) == (1, 1)

@@ -73,6 +73,23 @@ def test_a_retry_budget_takes_the_place_of_the_number() -> None:
     assert [own.admit_retry(), own.admit_retry()] == [True, False]
 
 
+def test_workers_share_a_retry_budget() -> None:
+    """What all of them have under way counts, in the budget and against it; each gives back what it took."""
+    cells = memory(2)
+    budget = Thresholds(max_retries=0, retry_budget_percent=50.0, retry_budget_min_concurrency=0)
+    first, second = (limits(budget, cells, slot, 2) for slot in (0, 1))
+    assert not first.admit_retry(), "half of nothing"
+    for own in (first, first, second, second):
+        own.force(REQUESTS)
+    assert [second.admit_retry(), first.admit_retry()] == [True, True]
+    assert [first.admit_retry(), second.admit_retry()] == [False, False]
+    assert (cells[RETRIES], cells[WIDTH + RETRIES]) == (1, 1)
+    second.release(RETRIES)
+    assert first.admit_retry()
+    first.release(REQUESTS)
+    assert [first.admit_retry(), second.admit_retry()] == [False, False]
+
+
 def test_new_thresholds_hold_at_once() -> None:
     own = limits(Thresholds(max_requests=2), memory())
     assert own.admit(REQUESTS)

@@ -13,7 +13,7 @@ import pytest
 import agent.model
 from agent.ipc import frames, messages
 from agent.ipc.frames import FrameError, decode, encode
-from agent.model.cluster import Cluster, Endpoint, LoadAssignment, OutlierDetection, TransportSocket
+from agent.model.cluster import Cluster, Endpoint, HashTable, LoadAssignment, OutlierDetection, TransportSocket
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener
 from agent.model.route import Forward, PathKind, Route, RouteMatch, VirtualHost, WeightedCluster
 from agent.model.tls import DownstreamTls, KeyPair, UpstreamTls
@@ -71,6 +71,7 @@ EXAMPLES = (
     messages.AddListener("l"),
     messages.Identities((KeyPair(identity="i", chain_pem=b"c", key_pem=b"k"),), b"roots"),
     messages.HostState("c", "127.0.0.1:1", True),
+    messages.HashTables("c", (HashTable(priority=0, hosts=("127.0.0.1:1",), ring=True, entries=9),)),
     messages.Cells("c", 3),
     messages.Ping(1),
     messages.Drain(5.0),
@@ -78,7 +79,7 @@ EXAMPLES = (
     messages.Committed(7, ("problem",)),
     messages.Pong(1, 0.25),
     messages.EjectRequest("c", "127.0.0.1:1", "consecutive_5xx", 5, 503),
-    messages.StatsDelta({"a": 1}, {"b": -2}, {"h": (0, 1)}, {"h": 1.5}, (("c", "h", 1, 1, 0, 0),)),
+    messages.StatsDelta({"a": 1}, {"b": -2}, {"h": (0, 1)}, {"h": 1.5}, (("c", "h", 1, 1, 0, 0),), (("c", "h", 1),)),
     messages.Drained(),
 )
 

@@ -1,6 +1,7 @@
 """Virtual hosts by authority, routes in order, what is in effect for a match."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from agent.model.route import (
     HeaderAction,
     HeaderOps,
     PathKind,
+    Redirect,
     RetryPolicy,
     Route,
     RouteConfiguration,
@@ -257,3 +259,19 @@ def test_many_hosts_cost_no_more_lookups_than_few() -> None:
     assert found(routes, head("x.wild-1999.example")) == "host-1999"
     assert found(routes, head("nobody")) is None
     assert exact.count + suffix.count <= 9
+
+
+def test_what_did_not_come_by_https_is_sent_there() -> None:
+    """Before any route is asked, also where there is none; the others of the table are as they were."""
+    secured = replace(host("a", routes=(route("all"),)), require_tls=True)
+    bare = replace(host("b", routes=()), require_tls=True)
+    routes = table(secured, bare, host("c"))
+    for name in ("a", "b"):
+        match = routes.match(head(name, "/x?y=z", x_forwarded_proto="http"), lambda: 0.0)
+        assert match is not None
+        action = match.route.action
+        assert isinstance(action, Redirect)
+        assert (action.status, action.https) == (301, True)
+    assert found(routes, head("a", x_forwarded_proto="https")) == "all"
+    assert found(routes, head("b", x_forwarded_proto="https")) is None
+    assert found(routes, head("c", x_forwarded_proto="http")) == "c"

@@ -56,10 +56,16 @@ def test_as_recorded_from_envoy() -> None:
     base = {"consecutive_5xx": 3, "interval_s": 1.0, "base_ejection_time_s": 3.0}
     two = Gate(2, OutlierDetection(**base))  # type: ignore[arg-type]
     two.errors(10)
-    assert two.counted == {"ejections_detected_consecutive_5xx": 2, "ejections_overflow": 2}
+    assert two.counted == {
+        "ejections_consecutive_5xx": 2,
+        "ejections_detected_consecutive_5xx": 2,
+        "ejections_overflow": 2,
+    }
     one = Gate(1, OutlierDetection(**base, max_ejection_percent=100))  # type: ignore[arg-type]
     one.errors(10)
     assert one.counted == {
+        "ejections_consecutive_5xx": 1,
+        "ejections_total": 1,
         "ejections_detected_consecutive_5xx": 1,
         "ejections_enforced_total": 1,
         "ejections_enforced_consecutive_5xx": 1,
@@ -68,6 +74,8 @@ def test_as_recorded_from_envoy() -> None:
         gate = Gate(2, OutlierDetection(**base, **settings))  # type: ignore[arg-type]
         gate.errors(10)
         assert gate.counted == {
+            "ejections_consecutive_5xx": 3,
+            "ejections_total": 1,
             "ejections_detected_consecutive_5xx": 3,
             "ejections_enforced_total": 1,
             "ejections_enforced_consecutive_5xx": 1,

@@ -20,6 +20,7 @@ class Detector:
         self.hosts: set[str] = set()
         self.until: dict[str, float] = {}
         self.counted: list[tuple[str, int, int]] = []
+        self.local: list[tuple[str, int, int]] = []
         self.sweeps = 0
 
     def set_hosts(self, hosts: Iterable[str]) -> None:
@@ -41,6 +42,9 @@ class Detector:
 
     def count(self, host: str, requests: int, successes: int) -> None:
         self.counted.append((host, requests, successes))
+
+    def count_local(self, host: str, connected: int, failed: int) -> None:
+        self.local.append((host, connected, failed))
 
     def sweep(self, now: float, rng: Callable[[], float]) -> tuple[Decision, ...]:
         self.sweeps += 1
@@ -109,6 +113,8 @@ def test_an_ejection_is_told_shown_and_counted() -> None:
     assert gate.changes == 1
     assert gate.counts == {
         "cluster.c_1.outlier_detection.ejections_detected_consecutive_5xx": 1,
+        "cluster.c_1.outlier_detection.ejections_consecutive_5xx": 1,
+        "cluster.c_1.outlier_detection.ejections_total": 1,
         "cluster.c_1.outlier_detection.ejections_enforced_total": 1,
         "cluster.c_1.outlier_detection.ejections_enforced_consecutive_5xx": 1,
     }
@@ -197,3 +203,17 @@ def test_health_checks_that_pass_again_bring_a_host_back() -> None:
     assert gate.gate.active("c:1") == 1
     gate.follow(A, B, h1=HealthStatus.HEALTHY)
     assert gate.told[-1] == ("c:1", A, False)
+
+
+def test_split_failures_are_counted_by_connection() -> None:
+    """Of 10 tries 6 had an answer, 4 of them a good one; of the other 4 one had got a connection."""
+    split = OutlierDetection(split_external_local_origin_errors=True)
+    gate = Gate()
+    gate.follow(A, config=split)
+    gate.gate.count([("c:1", A, 6, 4, 6, 0), ("other", A, 1, 1, 0, 0)], [("c:1", A, 1), ("c:1", B, 1)])
+    assert gate.detectors[0].counted == [(A, 6, 4)]
+    assert gate.detectors[0].local == [(A, 6, 4), (A, 1, 0)]
+    plain = Gate()
+    plain.follow(A)
+    plain.gate.count([("c:1", A, 6, 4, 2, 0)])
+    assert plain.detectors[0].local == []

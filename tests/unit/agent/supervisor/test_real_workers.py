@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.ipc.messages import CLUSTER, KINDS, LISTENER, ROUTE_CONFIGURATION, EjectRequest, StatsDelta
-from agent.model.cluster import OutlierDetection
+from agent.model.cluster import Hashing, LbPolicy, OutlierDetection
+from agent.model.route import HashKind, HashPolicy
 from agent.supervisor.cells import CellBook
 from agent.supervisor.handover import Orphans
+from agent.supervisor.hash_tables import HashTableBook
 from agent.supervisor.pool import WorkerPool
 from agent.supervisor.sockets import ListenerSockets
 from agent.supervisor.worker_link import Launch
@@ -124,6 +126,37 @@ async def test_a_killed_worker_is_replaced_with_all_it_had(tmp_path: Path) -> No
             assert (answer.status, answer.body) == (200, b"good")
         assert node.gone == [pid]
         assert node.pool.restarts == 1
+
+
+async def test_all_workers_and_their_successors_send_a_key_to_one_host(tmp_path: Path) -> None:
+    """By the table that the supervisor has built, also after one of them was killed."""
+    port = free_port()
+    by_path = HashPolicy(kind=HashKind.HEADER, name=":path")
+    async with origin("a") as a, origin("b") as b, origin("c") as c, Node(tmp_path, 2) as node:
+        hashed = cluster("c", a, b, c, lb_policy=LbPolicy.MAGLEV, hashing=Hashing(maglev_table_size=1009))
+        served = tables(port, a, b, c)
+        changed = {
+            **served,
+            ROUTE_CONFIGURATION: {"r": routes(route("all", forward(("c", 1), hash_policies=(by_path,))))},
+            CLUSTER: {"c": hashed},
+        }
+        await node.serve(changed)
+        book = HashTableBook(node.pool.set_hash_tables, node.pool.drop_hash_tables)
+        book.follow({"c": hashed}, lambda name: hashed.static)
+        await until(lambda: book.idle)
+
+        async def chosen() -> list[set[bytes]]:
+            return [{(await get(port, f"/{key}")).body for _ in range(6)} for key in range(24)]
+
+        before = await chosen()
+        assert all(len(hosts) == 1 for hosts in before)
+        assert len(set.union(*before)) == 3
+        os.kill(node.pool.links[0].pid, signal.SIGKILL)
+        await until(lambda: node.pool.restarts == 1 and node.pool.serving)
+        assert await chosen() == before
+        node.pool.drop_hash_tables("c")
+        await until(lambda: not node.pool._hash_tables)
+        assert len(set.union(*await chosen())) == 3, "without a table they count off the hosts"
 
 
 async def test_an_agent_follows_another_without_a_failed_request(tmp_path: Path) -> None:
