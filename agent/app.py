@@ -28,22 +28,25 @@ import grpc
 from agent.admin.http import AdminServer
 from agent.admin.routes import Routes
 from agent.admin.totals import Totals
-from agent.identity import channels
+from agent.identity import channels, user_secrets
 from agent.identity.renewal import IdentityKeeper
 from agent.identity.vault import Vault
 from agent.ipc.messages import CLUSTER, EjectRequest, Identities, StatsDelta
 from agent.model.cluster import Cluster
 from agent.model.reports import EjectedHost, LocalInstance
+from agent.model.tls import KeyPair
 from agent.report.client import ReportClient
 from agent.report.load import LoadReporter, LoadSums, Place
-from agent.settings import Settings
+from agent.settings import GatewaySettings, Settings
 from agent.supervisor.bind_gate import BindGate
+from agent.supervisor.build import BUILD
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections, MakeDetector
 from agent.supervisor.facts import AgentFacts, Parts
 from agent.supervisor.handover import LeavePoint, Orphans, StateLock, take_state_dir
-from agent.supervisor.node import hello, xds_node
+from agent.supervisor.hash_tables import HashTableBook
+from agent.supervisor.node import gateway_instance, hello, xds_node
 from agent.supervisor.pool import WorkerPool
 from agent.supervisor.registrations import LocalRegistrations
 from agent.supervisor.sockets import ListenerSockets
@@ -53,7 +56,7 @@ from agent.workloads.registry import PortPlan, Workloads
 from agent.xds import known_good
 from agent.xds.client import AdsClient
 from agent.xds.delta import DeltaSession
-from agent.xds.resources import Decode
+from agent.xds.resources import Decode, Decoded
 from agent.xds.sotw import SotwSession
 from agent.xds.status import client_config
 from agent.xds.warming import Tables
@@ -113,6 +116,8 @@ class Agent:
         self._gone = False
         self._lock: StateLock | None = None
         self._identity_problems: set[str] = set()  # what was said about stored ones
+        self._user_pairs: tuple[KeyPair, ...] = ()
+        self._user_roots: tuple[tuple[str, bytes], ...] = ()
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -141,6 +146,7 @@ class Agent:
             self._pool.kill()
             raise
         finally:
+            await self._hash_tables.close()
             await cancel_and_wait(*self._tasks)
         return ending
 
@@ -183,7 +189,7 @@ class Agent:
         always = {type_url.SECRET: frozenset({TRUST_SECRET})} if self._is_ours else {}
         self._sockets = ListenerSockets(settings.proxy.workers)
         self._gate = BindGate(self._sockets)
-        self._session = make(self._node, self._decode, known.resources, always=always, usable=self._gate.usable)
+        self._session = make(self._node, self._decode, known.resources, always=always, usable=self._unusable)
 
     def _port_plan(self) -> PortPlan:
         proxy = self._settings.proxy
@@ -213,12 +219,13 @@ class Agent:
         self._pool = WorkerPool(launch, self._sockets, self._cells, self, clock=self._clock)
         self._ejections = Ejections(
             self._make_detector,
-            tell=lambda cluster, host, ejected: self._pool.set_host_state(cluster, host, ejected=ejected),
+            tell=self._tell_host_state,
             changed=self._reports.changed,
             count=self._totals.count,
             clock=self._clock,
             rng=random.random,
         )
+        self._hash_tables = HashTableBook(self._pool.set_hash_tables, self._pool.drop_hash_tables)
         self._flow = ConfigFlow(
             self._session,
             self._pool,
@@ -259,6 +266,8 @@ class Agent:
         await self._leave_point.start()
         for problem in self._workloads.load(settings.services):
             _log.warning("a service is not registered as asked", reason=problem)
+        if settings.gateway.enabled:
+            self._workloads_changed()  # a gateway needs its identity also where no workload is
         if self._vault.identities:
             self._identities_changed(False)
         self._pool.start()
@@ -266,7 +275,8 @@ class Agent:
         self._signals()
         for name, coro in self._work():
             self._tasks.append(spawn(name, coro, on_failure=lambda _: self.stop(Ending.FAILED)))
-        _log.info("agent started", node=settings.node.name, admin=self._admin.address, workers=settings.proxy.workers)
+        workers = settings.proxy.workers
+        _log.info("agent started", node=settings.node.name, admin=self._admin.address, workers=workers, build=BUILD)
 
     def _work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         """What runs beside the workers. Without our control plane there is nobody to join and to report to."""
@@ -345,9 +355,23 @@ class Agent:
 
     def _accepted(self) -> None:
         """The session holds something else."""
-        if self._take_trust():
+        if self._take_trust() | self._take_secrets():
             self._push_identities()
         self._flow.step()
+
+    def _unusable(self, decoded: Decoded) -> str:
+        """Why a resource cannot be used on this machine; nothing when it can."""
+        return self._gate.usable(decoded) or user_secrets.why_not(decoded.pair, decoded.trust_pem)
+
+    def _take_secrets(self) -> bool:
+        """Of the user's, those that the session holds now. Are they others? They come before the listeners that show
+        them, and go on in memory alone."""
+        held = [item for name, item in self._session.held(type_url.SECRET).items() if name != TRUST_SECRET]
+        pairs = tuple(item.decoded.pair for item in held if item.decoded.pair is not None)
+        roots = tuple((item.name, item.decoded.trust_pem) for item in held if item.decoded.pair is None)
+        changed = (pairs, roots) != (self._user_pairs, self._user_roots)
+        self._user_pairs, self._user_roots = pairs, roots
+        return changed
 
     def _take_trust(self) -> bool:
         """Trust what the control plane says now: it is newer than what came with a certificate. Is it another set?"""
@@ -363,15 +387,20 @@ class Agent:
 
     def _push_identities(self) -> None:
         pairs = tuple(item.key_pair for item in self._vault.identities.values())
-        self._pool.set_identities(Identities(pairs, self._vault.trust_pem))
+        self._pool.set_identities(Identities((*pairs, *self._user_pairs), self._vault.trust_pem, self._user_roots))
 
     def _published(self, tables: Tables) -> None:
         clusters = {name: value for name, value in tables[CLUSTER].items() if isinstance(value, Cluster)}
         self._ejections.follow(clusters, self._flow.assignment)
+        self._hash_tables.follow(clusters, self._flow.assignment)
+
+    def _tell_host_state(self, cluster: str, host: str, ejected: bool) -> None:
+        self._pool.set_host_state(cluster, host, ejected=ejected)
+        self._hash_tables.set_ejected(cluster, host, ejected)
 
     def _workloads_changed(self) -> None:
         trust_domain = self._settings.control_plane.trust_domain
-        pairs = self._workloads.service_accounts()
+        pairs = {*self._workloads.service_accounts(), *_own_account(self._settings.gateway)}
         if self._workloads.settled:
             self._settled.set()
         self._keeper.want(str(workload_id(trust_domain, namespace, account)) for namespace, account in pairs)
@@ -419,7 +448,7 @@ class Agent:
         """What is reported: while the agent ends, everything drains, and then there is nothing."""
         if self._gone:
             return ()
-        found = self._workloads.instances()
+        found = (*self._workloads.instances(), *gateway_instance(self._settings.gateway))
         if not self._draining:
             return found
         return tuple(replace(item, health=HealthStatus.DRAINING, health_reason="the agent ends") for item in found)
@@ -438,7 +467,7 @@ class Agent:
     def stats(self, pid: int, delta: StatsDelta) -> None:
         self._totals.add(pid, delta)
         self._loads.add(pid, delta.hosts)
-        self._ejections.count(delta.hosts)
+        self._ejections.count(delta.hosts, delta.late)
 
     def worker_gone(self, pid: int) -> None:
         self._totals.forget_worker(pid)
@@ -479,6 +508,10 @@ class Agent:
             await _within(timeout_s + 1.0, self._workers_ended)
         self._gone = True
         await self._reports.settle(1.0)
+
+
+def _own_account(gateway: GatewaySettings) -> tuple[tuple[str, str], ...]:
+    return ((gateway.namespace, gateway.service_account),) if gateway.enabled else ()
 
 
 def _certificates(bundle_pem: bytes) -> frozenset[bytes]:

@@ -246,6 +246,25 @@ class ProxySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Whether the node is a gateway: then Gateways whose selector its `labels` fit give it listeners.
+
+    `address`: where it binds their ports, "" = the node's. `namespace` and `service_account`: its identity; the Secrets
+    of its servers are in that namespace.
+    """
+
+    enabled: bool = _is(boolean, False)
+    namespace: str = _is(_name, DEFAULT_NAMESPACE)
+    service_account: str = _is(_name, DEFAULT_SERVICE_ACCOUNT)
+    labels: tuple[tuple[str, str], ...] = _is(labels, ())
+    address: str = _is(address, "")
+
+    def __post_init__(self) -> None:
+        if self.labels and not self.enabled:
+            raise ValueError("found labels, expected enabled = true beside them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     level: str = _is(one_of("debug", "info", "warning", "error"), "info")
     json: bool = _is(boolean, False)
@@ -298,6 +317,7 @@ class Settings:
     control_plane: ControlPlaneSettings
     proxy: ProxySettings
     log: LogSettings = LogSettings()
+    gateway: GatewaySettings = GatewaySettings()
     services: tuple[Service, ...] = ()
 
     @property
@@ -310,6 +330,7 @@ SECTIONS: Mapping[str, type] = {
     "control_plane": ControlPlaneSettings,
     "proxy": ProxySettings,
     "log": LogSettings,
+    "gateway": GatewaySettings,
 }
 
 

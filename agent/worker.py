@@ -3,9 +3,10 @@
     python -P -m agent.worker --fd N [--takeover-fd M] [--access-log FILE] [--log-level L] [--log-json]
 
 Descriptor N is the worker's end of `agent.ipc.channel.pair()` (passed by `pass_fds`). The supervisor then sends:
-  Welcome (first; its one descriptor is the shared memory of agent.ipc.shared), Identities, HostState, Cells, Put and
-  Remove in any order, AddListener (one listening SO_REUSEPORT descriptor each; may come before or after the
-  listener's Put, takes effect at the Commit that knows the listener), Commit.
+  Welcome (first; its one descriptor is the shared memory of agent.ipc.shared), Identities, HostState, HashTables (one
+  descriptor, the tables' memory), Cells, Put and Remove in any order, AddListener (one listening SO_REUSEPORT
+  descriptor each; may come before or after the listener's Put, takes effect at the Commit that knows the listener),
+  Commit.
 The worker answers Ready (at once after Welcome), Committed per Commit (`problems` name what could not be used),
 Pong per Ping, StatsDelta once a second, EjectRequest, and Drained before it exits after Drain.
 --takeover-fd is a listening AF_UNIX socket: agent.ipc.takeover.TakeoverPoint on it answers the next supervisor, whose
@@ -38,6 +39,7 @@ from agent.ipc.messages import (
     Drain,
     Drained,
     EjectRequest,
+    HashTables,
     HostState,
     Identities,
     Ping,
@@ -157,8 +159,10 @@ class Worker:
                 serving.set_cells(cluster, index)
             case HostState(cluster=cluster, host=host, ejected=ejected):
                 serving.set_ejected(cluster, host, ejected)
-            case Identities(key_pairs=pairs, trust_pem=trust_pem):
-                serving.runtime.tls.replace(pairs, trust_pem)
+            case HashTables(cluster=cluster, tables=tables):
+                serving.use_hash_tables(cluster, tables, _one(message, descriptors) if tables else -1)
+            case Identities(key_pairs=pairs, trust_pem=trust_pem, roots=roots):
+                serving.runtime.tls.replace(pairs, trust_pem, roots)
             case _:
                 raise NonsenseError(f"found {type(message).__name__}")
 
@@ -261,6 +265,7 @@ class Worker:
                 _log.warning("connections are cut", connections=serving.listeners.active)
                 serving.listeners.abort()
                 await self._until(lambda: not serving.listeners.active, FLUSH_S)  # they learn of it, and log
+            serving.runtime.mirrors.end()
             serving.tick()
             self._report(serving)
             serving.runtime.close_logs()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.ipc.messages import StatsDelta
+from agent.stats import istio
 from agent.stats.histograms import BUCKETS_MS
 
 MAX_NAMES = 200_000
@@ -55,6 +56,9 @@ class Totals:
                 self.dropped += 1
         self._gauges.setdefault(worker, {}).update(delta.gauges)
         for name, increases in delta.histograms.items():
+            if name not in self.histograms and len(self.histograms) >= MAX_NAMES:
+                self.dropped += 1
+                continue
             histogram = self.histograms.setdefault(name, Histogram())
             for index, increase in enumerate(increases[:_BUCKETS]):
                 histogram.counts[index] += increase
@@ -88,13 +92,11 @@ class Totals:
     def as_text(self, part: str = "") -> str:
         """Envoy's /stats: `name: value`, sorted; histograms as their count and sum. `part`: only names that hold it."""
         rows = {**self.counters, **self.gauges()}
-        lines = [f"{name}: {value}" for name, value in rows.items() if part in name]
+        lines = [(_shown(name), str(value)) for name, value in rows.items()]
         lines += [
-            f"{name}: count={sum(item.counts)} sum={item.sum:.3f}"
-            for name, item in self.histograms.items()
-            if part in name
+            (_shown(name), f"count={sum(item.counts)} sum={item.sum:.3f}") for name, item in self.histograms.items()
         ]
-        return "".join(f"{line}\n" for line in sorted(lines))
+        return "".join(f"{name}: {text}\n" for name, text in sorted(lines) if part in name)
 
     def as_prometheus(self) -> str:
         """The text exposition format, each metric's samples together."""
@@ -114,7 +116,9 @@ class Totals:
 
 
 def _extract(name: str) -> tuple[str, Tags]:
-    """(metric name, tags) as Envoy's tag extraction gives them."""
+    """(metric name, tags) as Envoy's tag extraction gives them; Istio's metrics bring theirs."""
+    if name.startswith(istio.PREFIX):
+        return istio.labels_of(name)
     kind, subject, rest = _split(name)
     tags: list[tuple[str, str]] = []
     if subject:
@@ -147,6 +151,13 @@ def _split(name: str) -> tuple[str, str, str]:
     return kind, head.partition(".")[2], last
 
 
+def _shown(name: str) -> str:
+    if not name.startswith(istio.PREFIX):
+        return name
+    metric, tags = istio.labels_of(name)
+    return f"{metric}{_labels(tags)}"
+
+
 def _labels(tags: Tags, *more: tuple[str, str]) -> str:
     pairs = [f'{name}="{_escaped(value)}"' for name, value in (*tags, *more)]
     return "{" + ",".join(pairs) + "}" if pairs else ""
@@ -161,7 +172,7 @@ def _histogram_lines(metric: str, tags: Tags, histogram: Histogram) -> list[str]
     total = 0
     for bound, count in zip((*BUCKETS_MS, float("inf")), histogram.counts, strict=True):
         total += count
-        le = "+Inf" if bound == float("inf") else f"{bound:g}"
+        le = "+Inf" if bound == float("inf") else f"{bound:.32g}"
         lines.append(f"{metric}_bucket{_labels(tags, ('le', le))} {total}")
     lines.append(f"{metric}_sum{_labels(tags)} {histogram.sum:.3f}")
     lines.append(f"{metric}_count{_labels(tags)} {total}")

@@ -5,7 +5,7 @@ on which no two parsers differ, no name comes twice, and its body, if it has one
 line is examined once; after that its bytes are looked up, as most lines come again and again.
 
 Owns:   which messages are plain, and their heads.
-Not:    all others (agent.codec.http1 gives them to llhttp). A program may never notice which way a message went.
+Not:    all others (the parsers give them to llhttp). A program may never notice which way a message went.
 Source: RFC 9112, less than it allows.
 Invariants: what is plain here is read in the same way by llhttp (tests/property/test_http1.py cuts every message so
         that llhttp has it too); the lines that are held are bounded, and forgotten all at once.
@@ -22,7 +22,7 @@ MAX_LINE_BYTES = 2048
 MAX_HELD_BYTES = 256 * 1024
 _LINE_COST_BYTES = 64  # what a line is counted with beside its own bytes
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~](?:[ -~]*[!-~])?)?)")
-_REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
 _BODILESS = frozenset({204, 205, 304})
 _END = b"\r\n\r\n"
@@ -107,7 +107,7 @@ def plain_request(data: bytes, max_bytes: int, max_fields: int) -> tuple[Request
     if end < 0 or end >= max_bytes:
         return None
     lines = data[:end].split(b"\r\n")
-    start = _REQUEST_LINE.fullmatch(lines.pop(0))
+    start = REQUEST_LINE.fullmatch(lines.pop(0))
     if start is None or len(lines) > max_fields:
         return None
     headers = _REQUEST_FIELDS.headers(lines)

@@ -23,7 +23,8 @@ from agent.config.endpoints import load_assignment
 from agent.config.fields import Refused, beyond, enum_name, item, only, unpacked, value_or, within
 from agent.config.http_protocol import check_http1
 from agent.config.load_balancing import FIELDS as BALANCING_FIELDS
-from agent.config.load_balancing import choice_count, lb_policy, panic_threshold
+from agent.config.load_balancing import choice_count, hashing, lb_policy, locality_weighted, panic_threshold, slow_start
+from agent.config.metadata import service_label
 from agent.config.outlier_detection import outlier_detection
 from agent.config.thresholds import thresholds
 from agent.config.transport_sockets import transport_socket_match, upstream_tls
@@ -43,7 +44,7 @@ _KNOWN = BALANCING_FIELDS | {
 _OPTIONS = frozenset(
     {
         "common_http_protocol_options", "upstream_http_protocol_options", "explicit_http_config",
-        "use_downstream_protocol_config", "hash_policy",
+        "use_downstream_protocol_config",
     }
 )  # fmt: skip
 _COMMON = frozenset(
@@ -65,6 +66,9 @@ def cluster(message: ClusterMessage) -> Cluster:
         static=static,
         lb_policy=lb_policy(message, ""),
         choice_count=choice_count(message, ""),
+        hashing=hashing(message, ""),
+        slow_start=slow_start(message, ""),
+        locality_weighted=locality_weighted(message),
         connect_timeout_s=seconds_or(message, "connect_timeout", "", 5.0),
         idle_timeout_s=seconds_or(common, "idle_timeout", own, 3600.0),
         max_requests_per_connection=value_or(common, "max_requests_per_connection", 0),
@@ -80,6 +84,7 @@ def cluster(message: ClusterMessage) -> Cluster:
         ),
         tls=upstream_tls(message.transport_socket, "transport_socket"),
         http2=options.explicit_http_config.HasField("http2_protocol_options"),
+        service=service_label(message.metadata),
     )
 
 

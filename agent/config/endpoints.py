@@ -2,7 +2,7 @@
 
 Source: envoy/config/endpoint/v3; data-plane.md 1.2. Of two endpoints with one address the first counts, as in Envoy.
 
-Not refused, since it cannot make a difference here: metadata of the subset load balancer (clusters with it are
+Not refused, since it cannot make a difference here: other metadata of `envoy.lb` (clusters with subsets are
 refused), health_check_config (clusters with active checks are refused), proximity.
 """
 
@@ -16,10 +16,12 @@ from agent.config.fields import Refused, enum_name, item, only, value_or, within
 from agent.config.metadata import string_pairs
 from agent.model.cluster import Endpoint, LoadAssignment
 from mesh.vocabulary import HealthStatus, Locality
+from mesh.xds.workload_name import KEY, METADATA
 
 _MATCH = "envoy.transport_socket_match"
 _LB = "envoy.lb"
 _CANARY = "canary"
+_HASH_KEY = "hash_key"
 _MAX_WEIGHT = 2**32 - 1
 _GROUP = frozenset({"locality", "metadata", "lb_endpoints", "load_balancing_weight", "priority", "proximity"})
 _LB_ENDPOINT = frozenset({"endpoint", "health_status", "metadata", "load_balancing_weight"})
@@ -73,6 +75,8 @@ def _endpoint(message: LbEndpoint, path: str, locality: Locality, locality_weigh
         transport=_transport(message, path),
         hostname=message.endpoint.hostname,
         canary=_canary(message),
+        hash_key=_hash_key(message),
+        workload=_workload(message),
     )
 
 
@@ -90,6 +94,16 @@ def _transport(message: LbEndpoint, path: str) -> tuple[tuple[str, str], ...]:
 def _canary(message: LbEndpoint) -> bool:
     found = message.metadata.filter_metadata
     return _LB in found and _CANARY in found[_LB].fields and found[_LB].fields[_CANARY].bool_value
+
+
+def _hash_key(message: LbEndpoint) -> str:
+    found = message.metadata.filter_metadata
+    return found[_LB].fields[_HASH_KEY].string_value if _LB in found and _HASH_KEY in found[_LB].fields else ""
+
+
+def _workload(message: LbEndpoint) -> str:
+    found = message.metadata.filter_metadata
+    return found[METADATA].fields[KEY].string_value if METADATA in found and KEY in found[METADATA].fields else ""
 
 
 def _check_locality_weights(message: ClusterLoadAssignment, path: str) -> None:

@@ -2,7 +2,7 @@
 
 from agent.config.fields import Refused
 from agent.filters.formats import text_format
-from agent.filters.operators import FormatError
+from agent.filters.subject import FormatError
 
 
 def format_string(text: str, path: str) -> str:

@@ -50,11 +50,13 @@ def response_operations(message: HasHeaders, path: str) -> HeaderOps:
 
 
 def _operations(added: Iterable[HeaderValueOption], removed: Iterable[str], path: str, side: str) -> HeaderOps:
-    add = tuple(_option(option, item(path, f"{side}_headers_to_add", index)) for index, option in enumerate(added))
+    options = tuple(added)
+    add = tuple(_option(option, item(path, f"{side}_headers_to_add", index)) for index, option in enumerate(options))
+    kept = frozenset(index for index, option in enumerate(options) if option.keep_empty_value)
     remove = tuple(
         _changeable(name, item(path, f"{side}_headers_to_remove", index)) for index, name in enumerate(removed)
     )
-    return HeaderOps(add=add, remove=remove) if add or remove else NO_HEADER_OPS
+    return HeaderOps(add=add, remove=remove, keep_empty=kept) if add or remove else NO_HEADER_OPS
 
 
 def _option(message: HeaderValueOption, path: str) -> tuple[str, str, HeaderAction]:
@@ -63,8 +65,6 @@ def _option(message: HeaderValueOption, path: str) -> tuple[str, str, HeaderActi
     _changeable(message.header.key, within(path, "header.key"))
     _check_addition(message, path)
     value = format_string(message.header.value, within(path, "header.value"))
-    if message.keep_empty_value and (not value or "%" in value):
-        raise beyond(within(path, "keep_empty_value"), "True", "False")
     return message.header.key, value, _action(message, path)
 
 

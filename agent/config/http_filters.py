@@ -1,48 +1,124 @@
-"""The HTTP filters of a connection manager: the router, and what does nothing by itself.
+"""The HTTP filters of a connection manager, and what routes say for them by name.
 
+Not:    what one filter's configuration means (fault, cors).
 Source: envoy/extensions/filters/http; http_connection_manager.proto HttpFilter: one that is optional and unknown is
-        passed over, one that is disabled waits for a route that enables it (which is refused there).
+        passed over, one that is disabled waits for a route that configures it; router.proto upstream_http_filters;
+        route_components.proto FilterConfig. The configuration of the CORS filter itself is empty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from envoy.config.route.v3.route_components_pb2 import FilterConfig as WrapperMessage
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
+from envoy.extensions.filters.http.cors.v3.cors_pb2 import CorsPolicy as PolicyMessage
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpFilter as Message,
+)
+from google.protobuf.any_pb2 import Any as AnyMessage
 
 from agent.config import rules
-from agent.config.fields import Refused, beyond, item, only, type_of, unpacked, within
+from agent.config.cors import cors_policy
+from agent.config.fault import fault
+from agent.config.fields import M, Refused, beyond, item, only, type_of, unpacked, within
+from agent.model.http_filters import NO_CORS, FilterConfig, HttpFilter, RouteFilter
 
 _FILTER = frozenset({"name", "typed_config", "is_optional", "disabled"})
 _ROUTER_TYPE = Router.DESCRIPTOR.full_name
-_ROUTER = frozenset({"dynamic_stats", "suppress_grpc_request_failure_code_stats"})
-# Without options they do nothing unless a route configures them.
-_INERT: dict[str, type[Cors | HTTPFault]] = {
-    Cors.DESCRIPTOR.full_name: Cors,
-    HTTPFault.DESCRIPTOR.full_name: HTTPFault,
-}
+_CODEC_TYPE = UpstreamCodec.DESCRIPTOR.full_name
+_FAULT_TYPE = HTTPFault.DESCRIPTOR.full_name
+_CORS_TYPE = Cors.DESCRIPTOR.full_name
+_POLICY_TYPE = PolicyMessage.DESCRIPTOR.full_name
+_WRAPPER_TYPE = WrapperMessage.DESCRIPTOR.full_name
+_ROUTER = frozenset({"dynamic_stats", "suppress_grpc_request_failure_code_stats", "upstream_http_filters"})
+
+Filters = tuple[HttpFilter, ...]
 
 
-def check_http_filters(messages: Sequence[HttpFilter], path: str) -> None:
-    """Refuse every filter that would do something but for the router, which is the last."""
+def http_filters(messages: Sequence[Message], path: str) -> tuple[Filters, Filters]:
+    """(those before the router, those at each try); the router is the last."""
     if not messages or type_of(messages[-1].typed_config) != _ROUTER_TYPE or messages[-1].disabled:
         raise Refused(within(path, "http_filters"), f"found no router at the end, expected {_ROUTER_TYPE}")
-    for index, message in enumerate(messages):
-        _check(message, item(path, "http_filters", index), last=index == len(messages) - 1)
+    found = [_before_router(one, item(path, "http_filters", index)) for index, one in enumerate(messages[:-1])]
+    upstream = _router(messages[-1], item(path, "http_filters", len(messages) - 1))
+    return tuple(one for one in found if one is not None), upstream
 
 
-def _check(message: HttpFilter, path: str, *, last: bool) -> None:
+def _before_router(message: Message, path: str) -> HttpFilter | None:
+    kind, own = type_of(message.typed_config), within(path, "typed_config")
+    if kind == _ROUTER_TYPE:
+        raise Refused(own, f"found {kind}, expected it only at the end")
+    return _filter(message, path, _ROUTER_TYPE)
+
+
+def _router(message: Message, path: str) -> Filters:
+    only(message, path, _FILTER)
+    own = within(path, "typed_config")
+    router = _checked(message.typed_config, Router, own)
+    only(router, own, _ROUTER)
+    upstream = router.upstream_http_filters
+    if not upstream:
+        return ()
+    if type_of(upstream[-1].typed_config) != _CODEC_TYPE:
+        raise Refused(within(own, "upstream_http_filters"), f"found no codec at the end, expected {_CODEC_TYPE}")
+    found = [_at_try(one, item(own, "upstream_http_filters", index)) for index, one in enumerate(upstream[:-1])]
+    return tuple(one for one in found if one is not None)
+
+
+def _at_try(message: Message, path: str) -> HttpFilter | None:
+    made = _filter(message, path, _FAULT_TYPE)
+    if made is not None and type_of(message.typed_config) != _FAULT_TYPE:
+        raise beyond(within(path, "typed_config"), type_of(message.typed_config), _FAULT_TYPE)
+    return made
+
+
+def _filter(message: Message, path: str, expected: str) -> HttpFilter | None:
+    """None for one that is passed over."""
     only(message, path, _FILTER)
     kind, own = type_of(message.typed_config), within(path, "typed_config")
-    if last:
-        router = unpacked(message.typed_config, Router, own)
-        rules.check(router, own)
-        only(router, own, _ROUTER)
-    elif kind == _ROUTER_TYPE:
-        raise Refused(own, f"found {kind}, expected it only at the end")
-    elif kind in _INERT:
-        if not message.disabled:
-            only(unpacked(message.typed_config, _INERT[kind], own), own, frozenset())
-    elif not (message.is_optional or message.disabled):
-        raise beyond(own, kind or "no filter", _ROUTER_TYPE)
+    config: FilterConfig
+    if kind == _CORS_TYPE:
+        only(_checked(message.typed_config, Cors, own), own, frozenset())
+        config = NO_CORS
+    elif kind == _FAULT_TYPE:
+        config = fault(_checked(message.typed_config, HTTPFault, own), own)
+    elif message.is_optional or message.disabled:
+        return None
+    else:
+        raise beyond(own, kind or "no filter", expected)
+    return HttpFilter(name=message.name, config=config, disabled=message.disabled)
+
+
+def route_filters(messages: Mapping[str, AnyMessage], path: str) -> tuple[RouteFilter, ...]:
+    """What one level says, by name of the filter, sorted."""
+    found = (
+        _route_filter(name, messages[name], f'{within(path, "typed_per_filter_config")}["{name}"]')
+        for name in sorted(messages)
+    )
+    return tuple(one for one in found if one is not None)
+
+
+def _route_filter(name: str, packed: AnyMessage, path: str) -> RouteFilter | None:
+    optional = False
+    if type_of(packed) == _WRAPPER_TYPE:
+        wrapper = _checked(packed, WrapperMessage, path)
+        only(wrapper, path, frozenset({"config", "is_optional", "disabled"}))
+        if wrapper.disabled:
+            return RouteFilter(name=name, config=None)
+        packed, path, optional = wrapper.config, within(path, "config"), wrapper.is_optional
+    kind = type_of(packed)
+    if kind == _POLICY_TYPE:
+        return RouteFilter(name=name, config=cors_policy(_checked(packed, PolicyMessage, path), path))
+    if kind == _FAULT_TYPE:
+        return RouteFilter(name=name, config=fault(_checked(packed, HTTPFault, path), path))
+    if optional:
+        return None
+    raise beyond(path, kind or "no configuration", f"{_POLICY_TYPE} or {_FAULT_TYPE}")
+
+
+def _checked(packed: AnyMessage, kind: type[M], path: str) -> M:
+    message = unpacked(packed, kind, path)
+    rules.check(message, path)
+    return message

@@ -19,7 +19,7 @@ from agent.config.access_log import access_logs
 from agent.config.config_sources import check_ads
 from agent.config.durations import seconds_or
 from agent.config.fields import Refused, beyond, enum_name, item, only, refuse, value_or, within
-from agent.config.http_filters import check_http_filters
+from agent.config.http_filters import http_filters
 from agent.config.http_protocol import check_http1
 from agent.config.upgrades import upgrade_type
 from agent.model.listener import HttpConnectionManager
@@ -54,7 +54,7 @@ def http_manager(message: ManagerMessage, path: str, route_config: str) -> HttpC
     """The manager; `route_config` is the name that its routes are stored under."""
     only(message, path, _KNOWN, _OFF)
     _check_choices(message, path)
-    check_http_filters(message.http_filters, path)
+    filters, upstream_filters = http_filters(message.http_filters, path)
     if message.HasField("http_protocol_options"):
         check_http1(message.http_protocol_options, within(path, "http_protocol_options"))
     common, own = message.common_http_protocol_options, within(path, "common_http_protocol_options")
@@ -84,6 +84,8 @@ def http_manager(message: ManagerMessage, path: str, route_config: str) -> HttpC
         access_logs=access_logs(message.access_log, path),
         tracing=message.HasField("tracing"),
         upgrades=_upgrades(message, path),
+        filters=filters,
+        upstream_filters=upstream_filters,
     )
 
 

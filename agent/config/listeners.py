@@ -3,7 +3,8 @@
 Owns:   the address, which chain takes which connection, the identity of the caller.
 Not:    network filters (http_manager, tcp_proxy), TLS (transport_sockets).
 Source: envoy/config/listener/v3; decisions 10, 11.
-Invariants: filter chains are in the order in which the worker may ask them: those that name a transport first, then
+Invariants: no two filter chains have a server name and a transport in common. Filter chains are in the order in which
+        the worker may ask those that fit a server name alike: those that name a transport first, then
         those that take anything, the default chain last. Inline routes are stored under `listener/chain/name`, which no
         other RouteConfiguration has.
 
@@ -12,6 +13,7 @@ limits on detection and handshakes (the agent has its own), how the kernel's que
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain as ChainMessage
 from envoy.config.listener.v3.listener_components_pb2 import FilterChainMatch, ListenerFilter
@@ -31,8 +33,8 @@ from agent.config.transport_sockets import downstream_tls, spiffe_id
 from agent.config.virtual_hosts import route_configuration
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener, TcpProxy
 from agent.model.route import RouteConfiguration
+from mesh.xds.workload_name import KEY, METADATA
 
-METADATA = "gossamer"
 _KNOWN = frozenset(
     {
         "name", "address", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes", "metadata",
@@ -69,6 +71,7 @@ def listener(message: ListenerMessage, name: str) -> tuple[Listener, Inline]:
         direction=Direction[enum_name(message, "traffic_direction", "")],
         filter_chains=chains,
         identity=_identity(message),
+        workload=_workload(message),
         per_connection_buffer_limit_bytes=value_or(message, "per_connection_buffer_limit_bytes", 1024 * 1024),
     )
     return made, inline
@@ -91,6 +94,11 @@ def _identity(message: ListenerMessage) -> str:
     return spiffe_id(own[METADATA].fields["identity"].string_value, f'metadata.filter_metadata["{METADATA}"].identity')
 
 
+def _workload(message: ListenerMessage) -> str | None:
+    own = message.metadata.filter_metadata
+    return own[METADATA].fields[KEY].string_value if METADATA in own and KEY in own[METADATA].fields else None
+
+
 # --- filter chains
 
 
@@ -98,36 +106,55 @@ def _chains(message: ListenerMessage, name: str) -> tuple[tuple[FilterChain, ...
     written = [(item("", "filter_chains", index), one) for index, one in enumerate(message.filter_chains)]
     if not written and not message.HasField("default_filter_chain"):
         raise Refused("filter_chains", "found none, expected at least one")
-    transports: list[str] = []
+    matches: list[_Match] = []
+    taken: set[tuple[str, str]] = set()
     for path, one in written:
-        transport = _transport(one.filter_chain_match, within(path, "filter_chain_match"))
-        if transport in transports:
-            raise refuse(within(path, "filter_chain_match"), transport, "a match that no other filter chain has")
-        transports.append(transport)
+        match = _match(one.filter_chain_match, within(path, "filter_chain_match"))
+        for own in match.server_names or ("",):
+            if (own, match.transport) in taken:
+                what = own or match.transport
+                raise refuse(within(path, "filter_chain_match"), what, "a match that no other filter chain has")
+            taken.add((own, match.transport))
+        matches.append(match)
     # The most specific is asked first, as in Envoy, whatever the order on the wire.
-    order = sorted(range(len(written)), key=lambda index: not transports[index])
-    found = [_chain(*written[index], transports[index], f"{name}/{index}") for index in order]
+    order = sorted(range(len(written)), key=lambda index: not matches[index].transport)
+    found = [_chain(*written[index], matches[index], f"{name}/{index}") for index in order]
     if message.HasField("default_filter_chain"):
         path = "default_filter_chain"
-        _transport(message.default_filter_chain.filter_chain_match, within(path, "filter_chain_match"))
-        found.append(_chain(path, message.default_filter_chain, "", f"{name}/default"))
+        _match(message.default_filter_chain.filter_chain_match, within(path, "filter_chain_match"))
+        found.append(_chain(path, message.default_filter_chain, _Match("", ()), f"{name}/default"))
     return tuple(chain for chain, _ in found), tuple(routes for _, routes in found if routes is not None)
 
 
-def _transport(message: FilterChainMatch, path: str) -> str:
-    only(message, path, frozenset({"transport_protocol"}))
+class _Match(NamedTuple):
+    transport: str
+    server_names: tuple[str, ...]
+
+
+def _match(message: FilterChainMatch, path: str) -> _Match:
+    only(message, path, frozenset({"transport_protocol", "server_names"}))
     if message.transport_protocol not in _TRANSPORTS:
         raise beyond(within(path, "transport_protocol"), message.transport_protocol, "tls or raw_buffer")
-    return message.transport_protocol
+    return _Match(message.transport_protocol, _server_names(message.server_names, path))
+
+
+def _server_names(names: Sequence[str], path: str) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if not name or "*" in name.removeprefix("*."):
+            raise refuse(item(path, "server_names", index), name, "a name, or *. and a name")
+    return tuple(dict.fromkeys(name.lower() for name in names))
 
 
 def _chain(
-    path: str, message: ChainMessage, transport: str, place: str
+    path: str, message: ChainMessage, match: _Match, place: str
 ) -> tuple[FilterChain, RouteConfiguration | None]:
     only(message, path, _CHAIN, _CHAIN_OFF)
     network, routes = _network(message, path, place)
     tls = downstream_tls(message.transport_socket, within(path, "transport_socket"), http=_is_http(network))
-    return FilterChain(name=message.name, transport=transport, tls=tls, network=network), routes
+    made = FilterChain(
+        name=message.name, transport=match.transport, server_names=match.server_names, tls=tls, network=network
+    )
+    return made, routes
 
 
 def _is_http(network: HttpConnectionManager | TcpProxy) -> bool:

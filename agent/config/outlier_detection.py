@@ -1,7 +1,6 @@
 """OutlierDetection as the supervisor enforces it.
 
-Source: envoy/config/cluster/v3/outlier_detection.proto; data-plane.md 1.1. Unless local-origin errors are split off,
-        the detectors of their success rate and failure percentage do nothing in Envoy either.
+Source: envoy/config/cluster/v3/outlier_detection.proto; data-plane.md 1.1.
 """
 
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection as DetectionMessage
 
 from agent.config.durations import seconds_or
-from agent.config.fields import beyond, only, refuse, value_or, within
+from agent.config.fields import only, refuse, value_or, within
 from agent.model.cluster import OutlierDetection
 
 _NUMBERS = (
@@ -18,14 +17,12 @@ _NUMBERS = (
     "enforcing_consecutive_local_origin_failure", "max_ejection_percent", "success_rate_minimum_hosts",
     "success_rate_request_volume", "success_rate_stdev_factor", "enforcing_success_rate",
     "failure_percentage_threshold", "failure_percentage_minimum_hosts", "failure_percentage_request_volume",
-    "enforcing_failure_percentage",
+    "enforcing_failure_percentage", "enforcing_local_origin_success_rate", "enforcing_failure_percentage_local_origin",
 )  # fmt: skip
-# What Envoy takes when it is unset; the agent has no such detectors.
-_LOCAL_ORIGIN = {"enforcing_local_origin_success_rate": 100, "enforcing_failure_percentage_local_origin": 0}
 _FLAGS = ("always_eject_one_host", "successful_active_health_check_uneject_host")
 _KNOWN = frozenset(
     {
-        *_NUMBERS, *_LOCAL_ORIGIN, *_FLAGS, "split_external_local_origin_errors", "interval", "base_ejection_time",
+        *_NUMBERS, *_FLAGS, "split_external_local_origin_errors", "interval", "base_ejection_time",
         "max_ejection_time", "max_ejection_time_jitter",
     }
 )  # fmt: skip
@@ -35,7 +32,6 @@ DEFAULTS = OutlierDetection()
 def outlier_detection(message: DetectionMessage, path: str) -> OutlierDetection:
     """The settings."""
     only(message, path, _KNOWN)
-    _check_local_origin(message, path)
     numbers: dict[str, Any] = {name: value_or(message, name, getattr(DEFAULTS, name)) for name in _NUMBERS}
     flags: dict[str, Any] = {name: value_or(message, name, getattr(DEFAULTS, name)) for name in _FLAGS}
     base_s = seconds_or(message, "base_ejection_time", path, DEFAULTS.base_ejection_time_s)
@@ -55,12 +51,3 @@ def _max_ejection_time(message: DetectionMessage, path: str, base_s: float) -> f
     if found < base_s:
         raise refuse(within(path, "max_ejection_time"), found, f"at least base_ejection_time, {base_s:g} s")
     return found
-
-
-def _check_local_origin(message: DetectionMessage, path: str) -> None:
-    if not message.split_external_local_origin_errors:
-        return
-    for name, default in _LOCAL_ORIGIN.items():
-        found = value_or(message, name, default)
-        if found:
-            raise beyond(within(path, name), f"{found} (the default when unset is {default})", "0")

@@ -1,4 +1,4 @@
-"""RetryPolicy as the agent enforces it.
+"""RetryPolicy and HedgePolicy as the agent enforces them.
 
 Source: envoy/config/route/v3/route_components.proto RetryPolicy; data-plane.md 1.5. Unknown words of `retry_on` are
         passed over, as Envoy does.
@@ -7,11 +7,15 @@ Source: envoy/config/route/v3/route_components.proto RetryPolicy; data-plane.md 
 from collections.abc import Iterable
 
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher as HeaderMessage
+from envoy.config.route.v3.route_components_pb2 import HedgePolicy
 from envoy.config.route.v3.route_components_pb2 import RetryPolicy as RetryMessage
 from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
+from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2 import (
+    PreviousPrioritiesConfig,
+)
 
 from agent.config.durations import seconds_or
-from agent.config.fields import beyond, item, only, refuse, type_of, value_or, within
+from agent.config.fields import beyond, item, only, refuse, type_of, unpacked, value_or, within
 from agent.config.matchers import header_matcher
 from agent.model.matchers import HeaderMatcher
 from agent.model.route import RetryPolicy
@@ -31,16 +35,19 @@ _KNOWN = frozenset(
     {
         "retry_on", "num_retries", "per_try_timeout", "per_try_idle_timeout", "retry_host_predicate",
         "host_selection_retry_max_attempts", "retriable_status_codes", "retry_back_off", "retriable_headers",
-        "retriable_request_headers",
+        "retriable_request_headers", "rate_limited_retry_back_off", "retry_priority",
     }
 )  # fmt: skip
 _PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
+_PREVIOUS_PRIORITIES = "envoy.retry_priorities.previous_priorities"
+_RESET_MAX_S = 300.0
 
 
 def retry_policy(message: RetryMessage, path: str) -> RetryPolicy:
     """The policy."""
     only(message, path, _KNOWN)
     base_s, max_s = _back_off(message, path)
+    limited = message.rate_limited_retry_back_off
     return RetryPolicy(
         retry_on=frozenset(word.strip() for word in message.retry_on.split(",")) & RETRY_ON,
         num_retries=value_or(message, "num_retries", 1),
@@ -53,7 +60,18 @@ def retry_policy(message: RetryMessage, path: str) -> RetryPolicy:
         retriable_request_headers=_headers(message.retriable_request_headers, path, "retriable_request_headers"),
         previous_hosts=_previous_hosts(message, path),
         host_selection_max_attempts=_host_selection(message, path),
+        reset_headers=tuple(
+            (header.name.lower(), header.format == RetryMessage.UNIX_TIMESTAMP) for header in limited.reset_headers
+        ),
+        reset_max_s=seconds_or(limited, "max_interval", within(path, "rate_limited_retry_back_off"), _RESET_MAX_S),
+        priority_updates=_priority_updates(message, path),
     )
+
+
+def hedge_policy(message: HedgePolicy, path: str) -> bool:
+    """Whether a try that takes too long goes on beside the next one."""
+    only(message, path, frozenset({"hedge_on_per_try_timeout"}))
+    return message.hedge_on_per_try_timeout
 
 
 def _headers(messages: Iterable[HeaderMessage], path: str, name: str) -> tuple[HeaderMatcher, ...]:
@@ -80,6 +98,19 @@ def _previous_hosts(message: RetryMessage, path: str) -> bool:
         if not known:
             raise beyond(item(path, "retry_host_predicate", index), typed or predicate.name, _PREVIOUS_HOSTS)
     return bool(message.retry_host_predicate)
+
+
+def _priority_updates(message: RetryMessage, path: str) -> int:
+    if not message.HasField("retry_priority"):
+        return 0
+    own = within(path, "retry_priority")
+    typed = message.retry_priority.typed_config
+    if type_of(typed) != PreviousPrioritiesConfig.DESCRIPTOR.full_name:
+        raise beyond(own, type_of(typed) or message.retry_priority.name or "no name", _PREVIOUS_PRIORITIES)
+    found = unpacked(typed, PreviousPrioritiesConfig, within(own, "typed_config")).update_frequency
+    if found <= 0:
+        raise refuse(within(own, "typed_config.update_frequency"), found, "at least 1")
+    return found
 
 
 def _host_selection(message: RetryMessage, path: str) -> int:

@@ -2,7 +2,7 @@
 
 Source: envoy/config/route/v3/route_components.proto RouteAction, RedirectAction, DirectResponseAction.
 
-Not refused, since it cannot make a difference here: hash_policy (clusters that hash are refused), rate_limits
+Not refused, since it cannot make a difference here: rate_limits
 (listeners with the filter are refused), total_weight (it is the sum), gRPC's own time-out (the agent forwards
 HTTP/1.1), early data.
 """
@@ -20,10 +20,12 @@ from envoy.config.route.v3.route_components_pb2 import (
 
 from agent.config.durations import optional_seconds, seconds_or
 from agent.config.fields import Refused, beyond, item, only, refuse, value_or, within
+from agent.config.hash_policy import hash_policies
 from agent.config.header_operations import FIELDS as HEADER_FIELDS
 from agent.config.header_operations import request_operations, response_operations
+from agent.config.mirrors import mirrors
 from agent.config.regexes import substitution
-from agent.config.retries import retry_policy
+from agent.config.retries import hedge_policy, retry_policy
 from agent.config.upgrades import upgrade_type
 from agent.model.route import Action, DirectResponse, Forward, Redirect, RouteMatch, WeightedCluster
 from agent.router.rewrites import path_rewrite
@@ -34,9 +36,9 @@ _FORWARD = frozenset(
     {
         "cluster", "weighted_clusters", "prefix_rewrite", "regex_rewrite",
         "host_rewrite_literal", "append_x_forwarded_host", "timeout", "idle_timeout", "retry_policy", "priority",
-        "upgrade_configs", "max_stream_duration",
+        "upgrade_configs", "max_stream_duration", "hash_policy", "request_mirror_policies", "hedge_policy",
         # no effect here, see above
-        "hash_policy", "rate_limits", "include_vh_rate_limits", "max_grpc_timeout", "grpc_timeout_offset",
+        "rate_limits", "include_vh_rate_limits", "max_grpc_timeout", "grpc_timeout_offset",
         "early_data_policy", "max_internal_redirects",
     }
 )  # fmt: skip
@@ -104,6 +106,9 @@ def _forward(message: RouteAction, path: str) -> Forward:
         retry=retry_policy(message.retry_policy, within(path, "retry_policy"))
         if message.HasField("retry_policy")
         else None,
+        hedge=hedge_policy(message.hedge_policy, within(path, "hedge_policy"))
+        if message.HasField("hedge_policy")
+        else None,
         prefix_rewrite=message.prefix_rewrite,
         regex_rewrite=substitution(message.regex_rewrite, within(path, "regex_rewrite"))
         if message.HasField("regex_rewrite")
@@ -112,6 +117,8 @@ def _forward(message: RouteAction, path: str) -> Forward:
         append_x_forwarded_host=message.append_x_forwarded_host,
         priority_high=message.priority == RoutingPriority.HIGH,
         upgrades=_upgrades(message, path),
+        hash_policies=hash_policies(message.hash_policy, path),
+        mirrors=mirrors(message.request_mirror_policies, path),
     )
 
 

@@ -1,20 +1,13 @@
 """RouteMatch: which requests a route is for. Source: envoy/config/route/v3/route_components.proto."""
 
-from envoy.config.core.v3.base_pb2 import RuntimeFractionalPercent
 from envoy.config.route.v3.route_components_pb2 import RouteMatch as MatchMessage
-from envoy.type.v3.percent_pb2 import FractionalPercent
 
-from agent.config.fields import beyond, item, only, value_or, within
+from agent.config.fields import item, only, value_or, within
+from agent.config.fractions import MILLION, runtime_share
 from agent.config.matchers import header_matcher, query_matcher
 from agent.config.regexes import regex
 from agent.model.route import PathKind, RouteMatch
 
-MILLION = 1_000_000
-_SCALE = {
-    FractionalPercent.HUNDRED: 10_000,
-    FractionalPercent.TEN_THOUSAND: 100,
-    FractionalPercent.MILLION: 1,
-}
 _PATHS = {
     "prefix": PathKind.PREFIX,
     "path": PathKind.EXACT,
@@ -48,14 +41,6 @@ def _path(message: MatchMessage, path: str) -> tuple[PathKind, str]:
 
 
 def _share(message: MatchMessage, path: str) -> int:
-    """There is no runtime whose key could change the share."""
     if not message.HasField("runtime_fraction"):
         return MILLION
-    return _per_million(message.runtime_fraction, within(path, "runtime_fraction"))
-
-
-def _per_million(fraction: RuntimeFractionalPercent, path: str) -> int:
-    share = fraction.default_value
-    if share.denominator not in _SCALE:
-        raise beyond(within(path, "default_value.denominator"), str(share.denominator), "a DenominatorType")
-    return min(share.numerator * _SCALE[share.denominator], MILLION)
+    return runtime_share(message.runtime_fraction, within(path, "runtime_fraction"))

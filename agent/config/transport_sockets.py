@@ -1,16 +1,19 @@
 """Transport sockets: plaintext, or TLS with what the agent itself holds.
 
-Owns:   which certificate is shown, which roots are trusted, which names a peer must have.
+Owns:   which certificate is shown, which roots are trusted, which names a peer must have, versions and ciphers of what
+        is accepted.
 Source: envoy/extensions/transport_sockets/tls/v3; decisions 9, 10, 14; controlplane/compiler/transport_sockets.py for
         the names: provider instance `mesh`, certificate `caller` or a SPIFFE id, roots `roots`.
-Invariants: keys never come by xDS. Towards a server the agent always verifies the peer; from clients it asks for a
-        certificate always or never.
+Invariants: towards a server the agent always verifies the peer, with keys that it made itself. A listener may name
+        secrets of the user's, which come by SDS over ADS: one with a certificate, one with roots.
 
 Not refused, since it cannot make a difference here: a lower minimum version than the agent's own (TLS 1.2), how many
 sessions are kept, whose ciphers are preferred.
 """
 
+import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.base_pb2 import DataSource
@@ -22,10 +25,12 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
     SubjectAltNameMatcher,
     TlsParameters,
 )
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from agent.config import rules
+from agent.config.config_sources import check_ads
 from agent.config.fields import Refused, beyond, enum_name, item, only, refuse, type_of, unpacked, value_or, within
 from agent.config.metadata import string_pairs
 from agent.model.cluster import TransportSocket
@@ -40,6 +45,7 @@ _RAW_NAME = "envoy.transport_sockets.raw_buffer"
 _RAW_TYPE = RawBuffer.DESCRIPTOR.full_name
 _COMMON = frozenset({"tls_params", "tls_certificate_provider_instance", "validation_context", "alpn_protocols"})
 _UPSTREAM = frozenset({"common_tls_context", "sni", "max_session_keys", "enforce_rsa_key_usage"})
+_SDS = frozenset({"tls_certificate_sds_secret_configs", "combined_validation_context"})
 _DOWNSTREAM = frozenset(
     {
         "common_tls_context", "require_client_certificate", "session_timeout", "disable_stateful_session_resumption",
@@ -90,15 +96,23 @@ def downstream_tls(message: SocketMessage, path: str, *, http: bool) -> Downstre
     rules.check(context, own)
     only(context, own, _DOWNSTREAM, frozenset({"require_sni"}))
     common, where = context.common_tls_context, within(own, "common_tls_context")
-    _check_common(common, where)
-    required = value_or(context, "require_client_certificate", False)
-    trust, ids = _clients(common, where, required=required)
+    only(common, where, _COMMON | _SDS)
+    low, high = _versions(common.tls_params, within(where, "tls_params"))
+    secret = _secret(common, where)
+    clients = _clients(common, where, required=value_or(context, "require_client_certificate", False))
     return DownstreamTls(
-        identity=_certificate(common, where, spiffe_id),
-        trust=trust,
-        require_client_certificate=required,
-        peer_ids=ids,
+        identity="" if secret else _certificate(common, where, spiffe_id),
+        secret=secret,
+        trust=clients.trust,
+        trust_secret=clients.secret,
+        require_client_certificate=clients.required,
+        ask_client_certificate=clients.asked,
+        peer_ids=clients.ids,
+        peer_dns=clients.dns,
         alpn=_offered(common, where, http=http),
+        min_version=low,
+        max_version=high,
+        ciphers=tuple(common.tls_params.cipher_suites),
     )
 
 
@@ -166,6 +180,23 @@ def _check_common(message: CommonTlsContext, path: str) -> None:
     only(message, path, _COMMON)
 
 
+def _versions(parameters: TlsParameters, path: str) -> tuple[str, str]:
+    """The least and the newest version of a listener. What is below 1.2 is no version of the agent's."""
+    only(parameters, path, _PARAMETERS | {"cipher_suites"})
+    newest = parameters.tls_maximum_protocol_version
+    if newest not in _NEWEST and newest != TlsParameters.TLSv1_2:
+        name = enum_name(parameters, "tls_maximum_protocol_version", path)
+        raise beyond(within(path, "tls_maximum_protocol_version"), name, "TLSv1_2 or TLSv1_3")
+    low = "1.3" if parameters.tls_minimum_protocol_version == TlsParameters.TLSv1_3 else "1.2"
+    high = "1.2" if newest == TlsParameters.TLSv1_2 else "1.3"
+    if low > high:
+        raise refuse(within(path, "tls_minimum_protocol_version"), low, f"at most the maximum, {high}")
+    for index, name in enumerate(parameters.cipher_suites):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise beyond(item(path, "cipher_suites", index), name, "one cipher's name each")
+    return low, high
+
+
 def _sni(name: str, path: str) -> str:
     """A name that can be asked for, or nothing."""
     try:
@@ -194,17 +225,59 @@ def _offered(common: CommonTlsContext, path: str, *, http: bool) -> tuple[str, .
 # --- validation
 
 
-def _clients(common: CommonTlsContext, path: str, *, required: bool) -> tuple[str, frozenset[str]]:
-    """(trust, URI SANs) that clients are held to."""
-    if not required:
-        if common.WhichOneof("validation_context_type") is not None:
-            raise beyond(within(path, "validation_context"), "it without require_client_certificate", "both or neither")
-        return PROVIDER, frozenset()
+class _Clients(NamedTuple):
+    """Whom a listener takes."""
+
+    trust: str = PROVIDER
+    secret: str = ""
+    required: bool = False
+    asked: bool = False
+    ids: frozenset[str] = frozenset()
+    dns: frozenset[str] = frozenset()
+
+
+def _clients(common: CommonTlsContext, path: str, *, required: bool) -> _Clients:
+    """Without a validation context nobody is asked; without `required` whoever shows a certificate is checked."""
+    which = common.WhichOneof("validation_context_type")
+    if which is None and not required:
+        return _Clients()
+    if which == "combined_validation_context":
+        return _by_secret(common, within(path, which), required=required)
     trust, ids, dns = _validation(common, path, needed="a client's certificate is verified")
-    if dns:
-        own = within(path, "validation_context.match_typed_subject_alt_names")
-        raise beyond(own, "DNS names", "URIs")
-    return trust, ids
+    return _Clients(trust=trust, required=required, asked=not required, ids=ids, dns=dns)
+
+
+def _by_secret(common: CommonTlsContext, path: str, *, required: bool) -> _Clients:
+    message = common.combined_validation_context
+    only(message, path, frozenset({"default_validation_context", "validation_context_sds_secret_config"}))
+    checks, own = message.default_validation_context, within(path, "default_validation_context")
+    only(checks, own, frozenset({"match_typed_subject_alt_names", "match_subject_alt_names"}))
+    names = _names(checks, own)
+    return _Clients(
+        secret=_named(
+            message.validation_context_sds_secret_config, within(path, "validation_context_sds_secret_config")
+        ),
+        required=required,
+        asked=not required,
+        ids=frozenset(name for is_uri, name in names if is_uri),
+        dns=frozenset(name for is_uri, name in names if not is_uri),
+    )
+
+
+def _secret(common: CommonTlsContext, path: str) -> str:
+    """The user's secret with the certificate that is shown; "" when none is named."""
+    own = within(path, "tls_certificate_sds_secret_configs")
+    named = common.tls_certificate_sds_secret_configs
+    if not named:
+        return ""
+    if len(named) > 1 or _has_certificate(common):
+        raise beyond(own, f"{len(named)} secrets, or a certificate beside them", "one certificate")
+    return _named(named[0], item(path, "tls_certificate_sds_secret_configs", 0))
+
+
+def _named(message: SdsSecretConfig, path: str) -> str:
+    check_ads(message.sds_config, within(path, "sds_config"))
+    return message.name
 
 
 def _validation(common: CommonTlsContext, path: str, needed: str) -> tuple[str, frozenset[str], frozenset[str]]:

@@ -17,10 +17,11 @@ from envoy.config.route.v3.route_components_pb2 import VirtualHost as HostMessag
 from envoy.config.route.v3.route_pb2 import RouteConfiguration as ConfigurationMessage
 
 from agent.config.config_sources import check_ads
-from agent.config.fields import Refused, item, only, refuse, value_or, within
+from agent.config.fields import Refused, beyond, item, only, refuse, value_or, within
 from agent.config.header_operations import FIELDS as HEADER_FIELDS
 from agent.config.header_operations import request_operations, response_operations
-from agent.config.retries import retry_policy
+from agent.config.http_filters import route_filters
+from agent.config.retries import hedge_policy, retry_policy
 from agent.config.route_action import action
 from agent.config.route_match import route_match
 from agent.model.route import DirectResponse, Route, RouteConfiguration, VirtualHost
@@ -29,13 +30,16 @@ MAX_BODY_BYTES = 4096
 _CONFIGURATION = HEADER_FIELDS | {
     "name", "virtual_hosts", "vhds", "internal_only_headers", "most_specific_header_mutations_wins",
     "validate_clusters", "max_direct_response_body_size_bytes", "ignore_port_in_host_matching", "metadata",
+    "typed_per_filter_config",
 }  # fmt: skip
 _HOST = HEADER_FIELDS | {
     "name", "domains", "routes", "include_request_attempt_count", "include_attempt_count_in_response", "retry_policy",
-    "virtual_clusters", "rate_limits", "metadata",
+    "virtual_clusters", "rate_limits", "metadata", "typed_per_filter_config", "require_tls",
+    "hedge_policy",
 }  # fmt: skip
 _ROUTE = HEADER_FIELDS | {
     "name", "match", "route", "redirect", "direct_response", "decorator", "tracing", "stat_prefix", "metadata",
+    "typed_per_filter_config",
 }  # fmt: skip
 
 
@@ -58,6 +62,7 @@ def route_configuration(message: ConfigurationMessage, path: str, name: str) -> 
         most_specific_header_mutations_wins=message.most_specific_header_mutations_wins,
         ignore_port_in_host=message.ignore_port_in_host_matching,
         internal_only_headers=tuple(name.lower() for name in message.internal_only_headers),
+        filters=route_filters(message.typed_per_filter_config, path),
     )
 
 
@@ -65,6 +70,8 @@ def virtual_host(message: HostMessage, path: str) -> VirtualHost:
     """The virtual host."""
     only(message, path, _HOST)
     _check_own_domains(message.domains, path)
+    if message.require_tls == HostMessage.EXTERNAL_ONLY:
+        raise beyond(within(path, "require_tls"), "EXTERNAL_ONLY", "NONE or ALL")
     return VirtualHost(
         name=message.name,
         domains=tuple(message.domains),
@@ -74,8 +81,11 @@ def virtual_host(message: HostMessage, path: str) -> VirtualHost:
         retry=retry_policy(message.retry_policy, within(path, "retry_policy"))
         if message.HasField("retry_policy")
         else None,
+        hedge=hedge_policy(message.hedge_policy, within(path, "hedge_policy")),
         include_attempt_count=message.include_request_attempt_count,
         include_attempt_count_in_response=message.include_attempt_count_in_response,
+        require_tls=message.require_tls == HostMessage.ALL,
+        filters=route_filters(message.typed_per_filter_config, path),
     )
 
 
@@ -88,6 +98,7 @@ def _route(message: RouteMessage, path: str) -> Route:
         action=action(message, match, path),
         request_headers=request_operations(message, path),
         response_headers=response_operations(message, path),
+        filters=route_filters(message.typed_per_filter_config, path),
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import orjson
 
-from agent.filters.formats import text_format
+from agent.filters.formats import text_format, value_format
 from agent.filters.inline import record_of
-from agent.filters.operators import Subject
+from agent.filters.repeated import is_plain
+from agent.filters.subject import Subject, bytes_of, readable
 from agent.model.listener import AccessLog
 
 Line = Callable[[Subject], bytes]
@@ -29,15 +30,21 @@ def line_of(config: AccessLog) -> Line:
 
 def _json_line(fields: tuple[tuple[str, str], ...]) -> Line:
     record = record_of(fields)
+    called = [(key, value_format(text)) for key, text in fields]
     dumps, newline = orjson.dumps, orjson.OPT_APPEND_NEWLINE
 
     def line(subject: Subject) -> bytes:
-        head = subject.head
-        return dumps(record(subject, head, head.headers.index.get), None, newline)
+        head, response = subject.head, subject.response
+        if is_plain(head.headers) and (response is None or is_plain(response.headers)):
+            try:
+                return dumps(record(subject, head, head.headers.index.get), None, newline)
+            except (UnicodeDecodeError, orjson.JSONEncodeError):
+                pass  # a value that is no text
+        return dumps({key: readable(form(subject)) for key, form in called}, None, newline)
 
     return line
 
 
 def _text_line(text: str) -> Line:
     form = text_format(text)
-    return lambda subject: form(subject).encode("utf-8", "replace")
+    return lambda subject: bytes_of(form(subject))

@@ -2,14 +2,15 @@
 
 Owns:   the syntax `%NAME%`, `%NAME(ARGUMENT)%`, `%NAME(ARGUMENT):LENGTH%`, `%%`.
 Not:    what an operator stands for (operators).
-Source: Envoy's substitution formatter; data-plane.md 1.11. Missing values are "-" in text, null in JSON, nothing in
-        header fields.
+Source: Envoy's substitution formatter; data-plane.md 1.11. LENGTH is in bytes. Missing values are "-" in text, null in
+        JSON, nothing in header fields.
 """
 
 import re
 from collections.abc import Callable
 
-from agent.filters.operators import FormatError, Operator, Subject, Value, operator
+from agent.filters.operators import operator
+from agent.filters.subject import FormatError, Operator, Subject, Value, bytes_of
 
 MISSING = "-"
 _TOKEN = re.compile(r"%(?:%|([A-Z][A-Z0-9_]*)(?:\(([^()]*)\))?(?::([0-9]{1,9}))?%)")
@@ -80,6 +81,8 @@ def _add_literal(parts: list[_Part], literal: str, text: str) -> None:
 def _cut(part: Operator, length: int) -> Operator:
     def cut(subject: Subject) -> Value:
         value = part(subject)
-        return value[:length] if isinstance(value, str) else value
+        if not isinstance(value, str) or len(value) <= length // 4:
+            return value
+        return bytes_of(value)[:length].decode("utf-8", "surrogateescape")
 
     return cut

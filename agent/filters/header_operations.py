@@ -4,7 +4,7 @@ Owns:   applying one level's operations (removals first), values with %OPERATORS
 Not:    the order of levels (agent.router.table), rewrites of path and host.
 Source: envoy/config/core/v3/base.proto HeaderValueOption; Envoy's HeaderParser; data-plane.md 1.9.
 Differs: operations on framing and connection fields do nothing, since the codec writes those.
-Invariant: an empty value adds nothing (keep_empty_value is off), also when its operators have no value.
+Invariant: an empty value adds nothing unless keep_empty_value is on, also when its operators have no value.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from agent.codec.head import Headers
 from agent.filters import hop_by_hop
 from agent.filters.formats import constant_of, text_format
-from agent.filters.operators import FormatError, Subject
+from agent.filters.subject import FormatError, Subject, bytes_of
 from agent.model.route import HeaderAction, HeaderOps
 
 _OURS = hop_by_hop.FIELDS | {b"host", b"content-length"}
@@ -25,12 +25,13 @@ _APPEND, _ADD_IF_ABSENT, _OVERWRITE = HeaderAction.APPEND, HeaderAction.ADD_IF_A
 class _Addition:
     """One field that is added or set."""
 
-    __slots__ = ("_action", "_constant", "_format", "_lower", "_name")
+    __slots__ = ("_action", "_constant", "_format", "_keep_empty", "_lower", "_name")
 
-    def __init__(self, name: str, text: str, action: HeaderAction) -> None:
+    def __init__(self, name: str, text: str, action: HeaderAction, keep_empty: bool) -> None:
         self._name = name.encode()
         self._lower = self._name.lower()
         self._action = action
+        self._keep_empty = keep_empty
         if not _TOKEN.fullmatch(self._name) or not _VALUE.fullmatch(text):
             raise FormatError(
                 f"found the field {name!r}: {text!r}, expected a token and a value without control characters"
@@ -44,8 +45,8 @@ class _Addition:
         return self._lower
 
     def apply(self, headers: Headers, subject: Subject) -> None:
-        value = self._constant if self._format is None else self._format(subject).encode("utf-8", "replace")
-        if not value:
+        value = self._constant if self._format is None else bytes_of(self._format(subject))
+        if not value and not self._keep_empty:
             return
         there = self._lower in headers.index
         action = self._action
@@ -64,7 +65,8 @@ class Operations:
         """Raises FormatError that names the field."""
         removals = frozenset(name.lower().encode() for name in config.remove)
         self._removals = removals - _OURS
-        additions = [_Addition(*option) for option in config.add]
+        kept = config.keep_empty
+        additions = [_Addition(*option, place in kept) for place, option in enumerate(config.add)]
         self._additions = tuple(addition for addition in additions if addition.lower not in _OURS)
 
     def apply(self, headers: Headers, subject: Subject) -> None:

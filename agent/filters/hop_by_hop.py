@@ -7,7 +7,7 @@ Differs: nominated fields are removed from answers too (Envoy leaves them).
 Invariants: Host is never removed; a request whose Content-Length is nominated goes on in chunks, never without length.
 """
 
-from agent.codec.head import CHUNKED, RequestHead, ResponseHead
+from agent.codec.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
 
 REJECTED = "http1.connection_header_rejected"
 MAX_NOMINATED = 10
@@ -33,7 +33,7 @@ def strip_request(head: RequestHead, dropped: set[bytes]) -> str:
             return REJECTED
         dropped.update(name for name in names if name not in _KEPT)
         if b"content-length" in dropped and b"content-length" in index:
-            head.content_length = CHUNKED
+            head.content_length = CHUNKED if index[b"content-length"] != b"0" else NO_BODY
     dropped |= FIELDS
     if b"te" in index and b"trailers" in _nominated(index[b"te"]):
         dropped.discard(b"te")

@@ -1,36 +1,29 @@
 """%OPERATORS%: what a name in a format string stands for, as a function of the request.
 
-Owns:   the operators' names and values. None = there is no value; integers stay integers (typed JSON).
-Not:    format strings around them (formats), what they are used for (access_log, header_operations).
+Owns:   the operators' names, what happened to the request. None = there is no value; integers stay integers (typed
+        JSON).
+Not:    fields, addresses and times (field_operators, address_operators, time_operators), format strings around them
+        (formats), what they are used for (access_log, header_operations).
 Source: Envoy access_log/usage; data-plane.md 1.11.
 Invariant: called at the end of a request, or while its header operations run: what is not known yet is None or 0.
 """
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
 
-from agent.filters import forwarded, trace_context
-from agent.filters.local_replies import is_grpc
-from agent.router.matchers import header_value, query_parameters
+from agent.filters import address_operators, field_operators, time_operators, trace_context
+from agent.filters.repeated import shown
+from agent.filters.subject import FormatError, Operator, Subject, Value, text_of
 
-# Who is asked: an Exchange or a TcpConnection of agent.proxy. Untyped, since the data path is above the filters. Both
-# have a head; that of a TCP connection is empty, with version_minor -1.
-Subject = Any
-Value = str | int | None
-Operator = Callable[[Subject], Value]
-
-_GRPC_CODES = (
-    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-    "Internal", "Unavailable", "DataLoss", "Unauthenticated",
-)  # fmt: skip
-_FRACTIONS = re.compile(r"%([1-9])f")
-
-
-class FormatError(ValueError):
-    """A format string cannot be used; the text says what was found and expected."""
+# Envoy's ResponseFlag, short and long.
+_LONG = {
+    "DC": "DownstreamConnectionTermination", "DF": "DnsResolutionFailed", "DI": "DelayInjected",
+    "DPE": "DownstreamProtocolError", "DT": "DurationTimeout", "FI": "FaultInjected", "LH": "FailedLocalHealthCheck",
+    "LR": "LocalReset", "NC": "NoClusterFound", "NR": "NoRouteFound", "OM": "OverloadManagerTerminated",
+    "RL": "RateLimited", "SI": "StreamIdleTimeout", "UAEX": "UnauthorizedExternalService",
+    "UC": "UpstreamConnectionTermination", "UF": "UpstreamConnectionFailure", "UH": "NoHealthyUpstream",
+    "UMSDR": "UpstreamMaxStreamDurationReached", "UO": "UpstreamOverflow", "UPE": "UpstreamProtocolError",
+    "UR": "UpstreamRemoteReset", "URX": "UpstreamRetryLimitExceeded", "UT": "UpstreamRequestTimeout",
+}  # fmt: skip
 
 
 def operator(name: str, argument: str) -> Operator:
@@ -43,154 +36,16 @@ def operator(name: str, argument: str) -> Operator:
     return _PLAIN[name]
 
 
-def _text(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return value.decode()  # without arguments it takes half the time
-    except UnicodeDecodeError:
-        return value.decode("utf-8", "replace")
-
-
-# --- header fields ----------------------------------------------------------------------------------------------------
-
-
-def _names(argument: str, operator_name: str) -> tuple[bytes, bytes]:
-    first, mark, other = argument.lower().partition("?")
-    if not first or (mark and not other):
-        raise FormatError(f"found %{operator_name}({argument})%, expected a field's name, or two with ? between them")
-    return first.encode(), other.encode()
-
-
-def _request_field(argument: str) -> Operator:
-    first, other = _names(argument, "REQ")
-    if not other and first not in (b":method", b":path", b":authority", b":scheme", b"host"):
-
-        def plain(subject: Subject) -> Value:
-            return _text(subject.head.headers.index.get(first))
-
-        return plain
-
-    def either(subject: Subject) -> Value:
-        value = header_value(subject.head, first)
-        if value is None and other:
-            value = header_value(subject.head, other)
-        # A request that could not be read has no method, path or authority.
-        return _text(value or None)
-
-    return either
-
-
-def _response_field(argument: str) -> Operator:
-    first, other = _names(argument, "RESP")
-
-    def field(subject: Subject) -> Value:
-        response = subject.response
-        if response is None:
-            return None
-        value = response.headers.index.get(first)
-        if value is None and other:
-            value = response.headers.index.get(other)
-        return _text(value)
-
-    return field
-
-
-def _trailer(argument: str) -> Operator:
-    _names(argument, "TRAILER")
-    return _nothing  # trailers of HTTP/1 end at the agent
-
-
-def _query_parameter(argument: str) -> Operator:
-    name = argument.encode()
-    return lambda subject: _text(query_parameters(subject.head.path).get(name))
-
-
-def _grpc_status(argument: str) -> Operator:
-    if argument not in ("", "CAMEL_STRING", "SNAKE_STRING", "NUMBER"):
-        raise FormatError(f"found %GRPC_STATUS({argument})%, expected CAMEL_STRING, SNAKE_STRING or NUMBER")
-
-    def status(subject: Subject) -> Value:
-        response = subject.response if is_grpc(subject.head) else None
-        value = response.headers.index.get(b"grpc-status") if response is not None else None
-        if value is None or not value.isdigit():
-            return None
-        code = int(value[:9])
-        if argument == "NUMBER" or code >= len(_GRPC_CODES):
-            return code
-        name = _GRPC_CODES[code]
-        return name if argument != "SNAKE_STRING" else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
-
-    return status
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def _start_time(argument: str) -> Operator:
-    if not argument:
-        return _StartTime()
-
-    def formatted(subject: Subject) -> Value:
-        at = subject.started + subject.chain.wall_offset_s
-        return _formatted(at, argument)
-
-    return formatted
-
-
-def _formatted(at: float, form: str) -> str:
-    fraction = f"{int(at % 1 * 10**9):09d}"
-    form = form.replace("%s", str(int(at)))
-    form = _FRACTIONS.sub(lambda found: fraction[: int(found[1])], form)
-    return datetime.fromtimestamp(at, UTC).strftime(form.replace("%f", fraction))
-
-
-class _StartTime:
-    """ISO 8601 with milliseconds: made once a millisecond, and what is before them once a second."""
-
-    __slots__ = ("_millisecond", "_prefix", "_second", "_text")
-
-    def __init__(self) -> None:
-        self._millisecond = self._second = -1
-        self._prefix = self._text = ""
-
-    def __call__(self, subject: Subject) -> Value:
-        millisecond = int((subject.started + subject.chain.wall_offset_s) * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            second, rest = divmod(millisecond, 1000)
-            if second != self._second:
-                self._second = second
-                self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-            self._text = f"{self._prefix}.{rest:03d}Z"
-        return self._text
-
-
-def _duration(subject: Subject) -> Value:
-    return _between(subject.started, subject.ended)
-
-
-def _request_duration(subject: Subject) -> Value:
-    return _between(subject.started, subject.request_done_at)
-
-
-def _response_duration(subject: Subject) -> Value:
-    return _between(subject.started, subject.response_at)
-
-
-def _response_tx_duration(subject: Subject) -> Value:
-    return _between(subject.response_at, subject.ended)
-
-
-def _between(begun: float, ended: float) -> int | None:
-    return int((ended - begun) * 1000) if begun and ended else None
-
-
-# --- what happened ----------------------------------------------------------------------------------------------------
-
-
 def _nothing(subject: Subject) -> Value:
     return None
+
+
+def _never(argument: str) -> Operator:
+    """What no filter of ours ever sets."""
+    return _nothing
+
+
+# --- how it ended -----------------------------------------------------------------------------------------------------
 
 
 def _protocol(subject: Subject) -> Value:
@@ -202,8 +57,23 @@ def _flags(subject: Subject) -> Value:
     return subject.flags or "-"
 
 
+def _long_flags(subject: Subject) -> Value:
+    return ",".join(_LONG.get(flag, flag) for flag in subject.flags.split(",")) if subject.flags else "-"
+
+
 def _details(subject: Subject) -> Value:
     return subject.details or None
+
+
+def _stream_id(subject: Subject) -> Value:
+    return text_of(shown(subject.head.headers, b"x-request-id"))
+
+
+def _trace_id(subject: Subject) -> Value:
+    return text_of(trace_context.trace_id(subject.head))
+
+
+# --- where it went ----------------------------------------------------------------------------------------------------
 
 
 def _route_name(subject: Subject) -> Value:
@@ -221,11 +91,6 @@ def _upstream_cluster(subject: Subject) -> Value:
     return choice.cluster if choice is not None else None
 
 
-def _upstream_host(subject: Subject) -> Value:
-    host = subject.host
-    return host.key if host is not None else None
-
-
 def _hosts_attempted(subject: Subject) -> Value:
     hosts = [host.key for host in subject.tried]
     if subject.host is not None:
@@ -233,9 +98,12 @@ def _hosts_attempted(subject: Subject) -> Value:
     return ",".join(dict.fromkeys(hosts)) or None
 
 
-def _upstream_local_address(subject: Subject) -> Value:
+def _upstream_protocol(subject: Subject) -> Value:
     carrier = subject.carrier
-    return carrier.local_address or None if carrier is not None else None
+    return "HTTP/1.1" if carrier is not None and subject.head.version_minor >= 0 else None
+
+
+# --- who --------------------------------------------------------------------------------------------------------------
 
 
 def _upstream_peer(subject: Subject) -> Value:
@@ -243,93 +111,46 @@ def _upstream_peer(subject: Subject) -> Value:
     return carrier.peer or None if carrier is not None else None
 
 
-def _downstream_address(subject: Subject) -> Value:
-    """The believed address: an entry of x-forwarded-for has no port, which is written as 0."""
-    connection = subject.connection
-    hops = subject.chain.trusted_hops
-    if hops != forwarded.PEER:
-        value = subject.head.headers.index.get(forwarded.FOR)
-        if value is not None:
-            address = forwarded.client_address(value, hops)
-            if address:
-                return f"[{address}]:0" if ":" in address else f"{address}:0"
-    return connection.peer_address or None
-
-
-def _without_port(address: Operator) -> Operator:
-    def host(subject: Subject) -> Value:
-        text = address(subject)
-        return forwarded.host_of(str(text)) if text is not None else None
-
-    return host
-
-
-def _direct_address(subject: Subject) -> Value:
-    return subject.connection.peer_address or None
-
-
-def _local_address(subject: Subject) -> Value:
-    return subject.connection.local_address or None
-
-
-def _local_port(subject: Subject) -> Value:
-    port = subject.connection.local_address.rpartition(":")[2]
-    return int(port) if port.isdigit() else None
-
-
 def _peer_uri_san(subject: Subject) -> Value:
     uris = subject.connection.peer_uris
     return ",".join(sorted(uris)) if uris else None
 
 
-def _trace_id(subject: Subject) -> Value:
-    return _text(trace_context.trace_id(subject.head))
-
-
 _PLAIN: dict[str, Operator] = {
+    **address_operators.PLAIN,
+    **field_operators.PLAIN,
+    **time_operators.PLAIN,
     "ACCESS_LOG_TYPE": lambda subject: "DownstreamEnd",
     "BYTES_RECEIVED": lambda subject: subject.received_bytes,
     "BYTES_SENT": lambda subject: subject.sent_bytes,
     "CONNECTION_TERMINATION_DETAILS": _nothing,
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": _direct_address,
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _without_port(_direct_address),
-    "DOWNSTREAM_LOCAL_ADDRESS": _local_address,
-    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": _without_port(_local_address),
-    "DOWNSTREAM_LOCAL_PORT": _local_port,
     "DOWNSTREAM_LOCAL_URI_SAN": lambda subject: subject.chain.own_id or None,
     "DOWNSTREAM_PEER_URI_SAN": _peer_uri_san,
-    "DOWNSTREAM_REMOTE_ADDRESS": _downstream_address,
-    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _without_port(_downstream_address),
-    "DURATION": _duration,
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON": _nothing,  # such a connection has no request
     "HOSTNAME": lambda subject: subject.chain.node or None,
     "PROTOCOL": _protocol,
     "REQUESTED_SERVER_NAME": _nothing,  # ssl does not tell a server which name was asked for
-    "REQUEST_DURATION": _request_duration,
     "RESPONSE_CODE": lambda subject: subject.status,
     "RESPONSE_CODE_DETAILS": _details,
-    "RESPONSE_DURATION": _response_duration,
     "RESPONSE_FLAGS": _flags,
-    "RESPONSE_TX_DURATION": _response_tx_duration,
+    "RESPONSE_FLAGS_LONG": _long_flags,
     "ROUTE_NAME": _route_name,
-    "STREAM_ID": lambda subject: _text(subject.head.headers.index.get(b"x-request-id")),
+    "SPAN_ID": _nothing,  # the agent makes no spans
+    "STREAM_ID": _stream_id,
     "TRACE_ID": _trace_id,
     "UPSTREAM_CLUSTER": _upstream_cluster,
     "UPSTREAM_CLUSTER_RAW": _upstream_cluster,
-    "UPSTREAM_HOST": _upstream_host,
     "UPSTREAM_HOSTS_ATTEMPTED": _hosts_attempted,
-    "UPSTREAM_LOCAL_ADDRESS": _upstream_local_address,
     "UPSTREAM_PEER_URI_SAN": _upstream_peer,
-    "UPSTREAM_REMOTE_ADDRESS": _upstream_host,
-    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _without_port(_upstream_host),
+    "UPSTREAM_PROTOCOL": _upstream_protocol,
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda subject: subject.attempts,
     "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda subject: subject.transport_failure or None,
+    "VIRTUAL_CLUSTER_NAME": _nothing,  # virtual clusters are for statistics that the agent does not keep
     "VIRTUAL_HOST_NAME": _virtual_host_name,
 }
 _WITH_ARGUMENT: dict[str, Callable[[str], Operator]] = {
-    "GRPC_STATUS": _grpc_status,
-    "QUERY_PARAM": _query_parameter,
-    "REQ": _request_field,
-    "RESP": _response_field,
-    "START_TIME": _start_time,
-    "TRAILER": _trailer,
+    **field_operators.WITH_ARGUMENT,
+    **time_operators.WITH_ARGUMENT,
+    "DYNAMIC_METADATA": _never,
+    "FILTER_STATE": _never,
 }

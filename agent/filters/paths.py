@@ -12,19 +12,26 @@ REFUSED = "path_normalization_failed"
 # Unreserved characters, RFC 3986 2.3: encoding them changes nothing, so a path is the same with and without.
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+# A percent sign that is none of an escape, before what decoding would make one of it: `%%32e` is not `%2e`.
+_DIGIT = rb"%(?:3[0-9]|[46][1-6])"  # an encoded hexadecimal digit
+_NESTED = re.compile(rb"%(?=" + _DIGIT + rb"(?:[0-9A-Fa-f]|" + _DIGIT + rb")|[0-9A-Fa-f]" + _DIGIT + rb")")
+_PERCENT, _BACKSLASH = b"%\\"
 _SLASHES = re.compile(rb"//+")
 
 
 def needs_work(target: bytes, merge_slashes: bool) -> bool:
     """Whether `normalized` could change or refuse this target. Cheap: most targets are plain."""
-    return b"%" in target or b"/." in target or b"\\" in target or (merge_slashes and b"//" in target)
+    # A byte's number and `find`: `in` with bytes raises and drops an exception before it looks.
+    if _PERCENT in target or _BACKSLASH in target or target.find(b"/.") >= 0:
+        return True
+    return merge_slashes and target.find(b"//") >= 0
 
 
 def normalized(target: bytes, merge_slashes: bool) -> bytes | None:
     """The target (path and query) with its path normalised; None when it is refused."""
     path, mark, query = target.partition(b"?")
     if b"%" in path:
-        path = _ESCAPE.sub(_unescaped, path)
+        path = _ESCAPE.sub(_unescaped, _NESTED.sub(b"%25", path))
         if b"%00" in path:
             return None
     if b"\\" in path:

@@ -15,6 +15,7 @@ from agent.filters.request_id import Bits
 from agent.model.listener import HttpConnectionManager
 
 NO_PATH = "absolute_path_rejected"
+UNTYPED_QUERY = "query_missing_content_type"
 
 
 class Client(Protocol):
@@ -63,6 +64,8 @@ class RequestHeaders:
         target = head.path
         if target[:1] != b"/":
             return NO_PATH
+        if head.method == b"QUERY" and b"content-type" not in head.headers.index:
+            return UNTYPED_QUERY  # a query is its body, so its type has to be said
         if self._normalize and paths.needs_work(target, self._merge):
             normalized = paths.normalized(target, self._merge)
             if normalized is None:

@@ -10,15 +10,14 @@ from agent.codec.head import RequestHead
 NAME = b"x-request-id"
 Bits = Callable[[int], int]  # as random.getrandbits
 
-# RFC 9562 5.4: version 4 in bits 48-51, variant 10 in bits 64 and 65.
-_CLEARED = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
-_SET = (0x4 << 76) | (0x2 << 62)
+# RFC 9562 5.4: the variant is 10 in the upper two bits of its digit; the other two are those of a random digit.
+_VARIANT = {ord("0123456789abcdef"[digit]): b"89ab"[digit & 3 : (digit & 3) + 1] for digit in range(16)}
 
 
 def new_id(bits: Bits) -> bytes:
-    """A random UUID."""
-    text = (bits(128) & _CLEARED | _SET).to_bytes(16, "big").hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}".encode()
+    """A random UUID of version 4."""
+    text = b"%031x" % bits(124)
+    return b"%b-%b-4%b-%b%b-%b" % (text[:8], text[8:12], text[12:15], _VARIANT[text[15]], text[16:19], text[19:])
 
 
 def give(head: RequestHead, bits: Bits, anew: bool) -> None:

@@ -14,6 +14,7 @@ from agent.filters.envoy_headers import SERVICE_TIME
 SERVER = b"server"
 DATE = b"date"
 CONNECTION = b"connection"
+NO_CONTENT = frozenset({204, 304})
 _REPLACED = hop_by_hop.RESPONSE_FIELDS | {SERVER, SERVICE_TIME}
 _REPLACED_BUT_SERVER = _REPLACED - {SERVER}
 
@@ -36,6 +37,12 @@ def take_over(head: ResponseHead, keep_server: bool, service_time_ms: int) -> No
         headers.remove_all(replaced if CONNECTION not in headers.index else hop_by_hop.dropped_from(head, replaced))
     if service_time_ms >= 0:
         headers.add(SERVICE_TIME, b"%d" % service_time_ms)
+
+
+def frame_like_get(head: ResponseHead) -> None:
+    """An answer to HEAD without length: GET's would come in chunks, and HEAD's says the same (as Envoy)."""
+    if b"content-length" not in head.headers.index and head.status not in NO_CONTENT:
+        head.headers.lines.append(b"transfer-encoding: chunked")
 
 
 def finish(head: ResponseHead, server: bytes, date: bytes) -> None:

@@ -27,8 +27,7 @@ def is_valid(parent: bytes) -> bool:
 
 
 def new_parent(bits: Bits) -> bytes:
-    ids = ((bits(128) or 1) << 64 | (bits(64) or 1)).to_bytes(24, "big").hex()
-    return f"00-{ids[:32]}-{ids[32:]}-01".encode()
+    return b"00-%032x-%016x-01" % (bits(128) or 1, bits(64) or 1)
 
 
 def follow(head: RequestHead, bits: Bits) -> None:

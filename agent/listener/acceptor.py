@@ -1,11 +1,11 @@
 """Accepting on one listening socket, and finding the filter chain of each connection.
 
-Owns:   the accept loop, the one-byte look at the first data, the TLS handshake and the check of the client's name,
-        counting and logging of refusals.
+Owns:   the accept loop, the look at the first byte or at the whole ClientHello, the TLS handshake and the check of the
+        client's name, counting and logging of refusals.
 Not:    listening sockets' life (the supervisor makes them), what a connection does (agent.proxy).
 Source: decisions 11 and 39; data-plane.md 6.10.
-Invariants: nothing is read from a connection before its chain is known, the look leaves the byte where it is; a
-        connection that sends nothing is closed after PEEK_TIMEOUT_S where the choice needs its first byte; a TLS
+Invariants: nothing is read from a connection before its chain is known, the look leaves the bytes where they are; a
+        connection that sends nothing is closed after PEEK_TIMEOUT_S where the choice needs its first bytes; a TLS
         connection is handed on only after the handshake and the check of the client's name; when the process is out
         of descriptors, accepting rests for ACCEPT_REST_S.
 """
@@ -18,6 +18,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from agent.listener import client_hello
+from agent.listener.chain_choice import RAW, TLS, ChainChoice
+from agent.listener.client_hello import NoClientHello
 from agent.listener.refusals import RefusalLog
 from agent.model.tls import DownstreamTls
 from agent.stats import names
@@ -29,8 +32,6 @@ from agent.upstream.wheel import Timed, TimerWheel
 from mesh.logs import get_logger
 from mesh.tasks import spawn
 
-TLS = "tls"
-RAW = "raw_buffer"
 PEEK_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 10.0
 ACCEPT_REST_S = 0.1
@@ -46,6 +47,8 @@ class Chain(Protocol):
 
     @property
     def transport(self) -> str: ...
+    @property
+    def server_names(self) -> tuple[str, ...]: ...
     @property
     def tls(self) -> DownstreamTls | None: ...
     def connection(self, peer_address: str, local_address: str) -> Any: ...
@@ -67,6 +70,7 @@ class Acceptor:
         self._sock = sock
         self._name = name
         self._chains = chains
+        self._choice: ChainChoice[Chain] = ChainChoice(())
         self._contexts = contexts
         self._wheel = wheel
         self._counts = stats.counts
@@ -122,32 +126,40 @@ class Acceptor:
 
     # --- the chain --------------------------------------------------------------------------------------------
 
-    def _choose(self, sock: socket.socket) -> None:
+    @property
+    def choice(self) -> ChainChoice[Chain]:
+        """Of the chains of now."""
         chains = self._chains()
-        if len(chains) == 1 and (not chains[0].transport or chains[0].tls is not None):
-            self._serve(sock, chains[0])
-        elif not chains:
+        if self._choice.chains is not chains:
+            self._choice = ChainChoice(chains)
+        return self._choice
+
+    def _choose(self, sock: socket.socket) -> None:
+        choice = self.choice
+        chains = choice.chains
+        if not chains:
             self._no_chain(sock)
+        elif len(chains) == 1 and not choice.by_name and (not chains[0].transport or chains[0].tls is not None):
+            self._serve(sock, chains[0])
         else:
             _Peek(self, sock)
 
-    def looked(self, sock: socket.socket, first: int) -> None:
-        """The first byte is known."""
-        wanted = TLS if first == _TLS_HANDSHAKE else RAW
-        for chain in self._chains():
-            if chain.transport in (wanted, ""):
-                self._serve(sock, chain)
-                return
-        self._no_chain(sock)
+    def looked(self, sock: socket.socket, transport: str, name: str) -> None:
+        """The first bytes are known: TLS or not, and the server name if chains are chosen by it."""
+        chain = self.choice.choose(transport, name)
+        if chain is None:
+            self._no_chain(sock, name)
+        else:
+            self._serve(sock, chain)
 
     def silent(self, sock: socket.socket) -> None:
         """Nothing came in time."""
         self._counts[names.LISTENER_FILTER_TIMEOUT] += 1
         sock.close()
 
-    def _no_chain(self, sock: socket.socket) -> None:
+    def _no_chain(self, sock: socket.socket, name: str = "") -> None:
         self._counts[names.LISTENER_NO_FILTER_CHAIN] += 1
-        self._tell("connection refused: no filter chain takes it", peer=_peer_text(sock))
+        self._tell("connection refused: no filter chain takes it", peer=_peer_text(sock), server_name=name)
         sock.close()
 
     # --- serving ----------------------------------------------------------------------------------------------
@@ -180,9 +192,10 @@ class Acceptor:
         """ "" when the client may come in, else why not. Counts the handshake."""
         self._counts[names.LISTENER_SSL_HANDSHAKE] += 1
         uris, dns = peer_names(transport)
-        if not peer_allowed(uris, dns, tls.peer_ids):
+        asked = tls.require_client_certificate or bool(uris or dns)
+        if asked and not peer_allowed(uris, dns, tls.peer_ids, tls.peer_dns):
             self._counts[names.LISTENER_SSL_VERIFY_SAN] += 1
-            return f"the client shows {', '.join(sorted(uris)) or 'no SPIFFE id'}, which is not admitted here"
+            return f"the client shows {', '.join(sorted(uris | dns)) or 'no name'}, which is not admitted here"
         connection.secure = True
         connection.peer_uris = uris
         return ""
@@ -235,15 +248,19 @@ class _Guard:
 
 
 class _Peek(Timed):
-    """Waits for a connection's first byte and leaves it in the socket."""
+    """Waits for a connection's first byte, and for its ClientHello where that decides, and leaves them in the socket.
 
-    __slots__ = ("_acceptor", "_loop", "_sock")
+    While a ClientHello is not whole, the socket counts as readable only when more has come (SO_RCVLOWAT).
+    """
+
+    __slots__ = ("_acceptor", "_loop", "_seen", "_sock")
 
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         super().__init__()
         self._acceptor = acceptor
         self._sock = sock
         self._loop = acceptor._loop
+        self._seen = 0
         acceptor._peeks.add(self)
         if not self._look():
             self._loop.add_reader(sock, self._look)
@@ -253,18 +270,44 @@ class _Peek(Timed):
         return self._acceptor._wheel.now()
 
     def _look(self) -> bool:
+        """Is the wait over?"""
+        by_name = self._acceptor.choice.by_name
         try:
-            first = self._sock.recv(1, socket.MSG_PEEK)
+            data = self._sock.recv(client_hello.MAX_BYTES if by_name else 1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            first = b""
-        if first:
-            self._leave()
-            self._acceptor.looked(self._sock, first[0])
-        else:
+            data = b""
+        if not data:
             self.close()
+        elif data[0] != _TLS_HANDSHAKE:
+            self._decide(RAW, "")
+        elif not by_name:
+            self._decide(TLS, "")
+        else:
+            return self._look_for_name(data)
         return True
+
+    def _look_for_name(self, data: bytes) -> bool:
+        try:
+            name = client_hello.server_name(data)
+        except NoClientHello:
+            name = ""  # the chain that takes any name, if there is one, says so in TLS's own words
+        if name is not None:
+            self._decide(TLS, name)
+        elif len(data) == self._seen:
+            self.close()  # the client has ended in the middle of it
+        else:
+            self._seen = len(data)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
+            return False
+        return True
+
+    def _decide(self, transport: str, name: str) -> None:
+        self._leave()
+        if self._seen:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self._acceptor.looked(self._sock, transport, name)
 
     def on_deadline(self, now: float) -> None:
         self._leave()

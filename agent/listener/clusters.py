@@ -1,20 +1,25 @@
 """The clusters of a worker over all configurations: made, changed in place, closed; cells and ejections by name.
 
-Owns:   what outlives a configuration: the row of shared cells of a cluster, the supervisor's verdicts on hosts; the
-        clusters that are gone and still end requests; the rows that StatsDelta carries.
+Owns:   what outlives a configuration: the row of shared cells of a cluster, the supervisor's verdicts on hosts, the
+        tables by which it hashes; the clusters that are gone and still end requests; the rows that StatsDelta carries.
 Not:    one cluster (agent.upstream.clusters), when a change applies (agent.listener.serving).
 Invariant: a verdict is known to a cluster whether it came before the cluster or after it.
 """
 
+import mmap
+import os
 from collections import defaultdict
 from collections.abc import Callable
 
+from agent.cluster import hash_tables
+from agent.cluster.hash_tables import Table
 from agent.ipc.messages import EjectRequest
 from agent.ipc.shared import SharedCells
 from agent.listener.tables import ClusterParts, NonsenseError
+from agent.model.cluster import HashTable
 from agent.proxy.runtime import Runtime
 from agent.stats.names import cluster_group
-from agent.upstream.clusters import HostRow, Parts, UpstreamCluster
+from agent.upstream.clusters import HostRow, LateRow, Parts, UpstreamCluster
 
 
 class Clusters:
@@ -22,11 +27,15 @@ class Clusters:
 
     def __init__(self, runtime: Runtime, cells: SharedCells, slot: int, eject: Callable[[EjectRequest], None]) -> None:
         self._stats = runtime.stats
-        self._parts = Parts(wheel=runtime.wheel, tls_contexts=runtime.tls, rng=runtime.rng, eject=eject)
+        self._parts = Parts(
+            wheel=runtime.wheel, tls_contexts=runtime.tls, rng=runtime.rng, eject=eject, callers=runtime.callers
+        )
         self._cells = cells
         self._slot = slot
         self._blocks: dict[str, int] = {}
         self._ejected: defaultdict[str, set[str]] = defaultdict(set)
+        self._tables: dict[str, tuple[Table, ...]] = {}
+        self._late: list[LateRow] = []
         self._removed: list[UpstreamCluster] = []  # still in the snapshot
         self._closing: list[UpstreamCluster] = []  # closed, with something to report
         self._reported: dict[str, list[int]] = {}  # a cluster's counts when its hosts were looked at
@@ -43,7 +52,10 @@ class Clusters:
         stats = self._stats.get(_stats_key(name), lambda: cluster_group(config.alt_stat_name or name))
         block = self._blocks.get(name)
         row = self._cells.row(block, self._slot) if block is not None else None
-        self.live[name] = UpstreamCluster(config, assignment, self._parts, stats, row, self._ejected.get(name, ()))
+        made = UpstreamCluster(config, assignment, self._parts, stats, row, self._ejected.get(name, ()))
+        if name in self._tables:
+            made.use_tables(self._tables[name])
+        self.live[name] = made
 
     def remove(self, name: str) -> None:
         """The next snapshot is without it; `close_removed` closes it then."""
@@ -81,6 +93,29 @@ class Clusters:
         if name in self.live:
             self.live[name].set_ejected(host, ejected)
 
+    def use_hash_tables(self, name: str, tables: tuple[HashTable, ...], descriptor: int) -> None:
+        """Takes the descriptor of the tables' memory over; without tables there is none. Raises NonsenseError when they
+        are not in it."""
+        found: tuple[Table, ...] = ()
+        if tables:
+            try:
+                memory = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+                found = hash_tables.read(tables, memoryview(memory))
+            except (OSError, ValueError) as error:
+                raise NonsenseError(f"hash tables of {name}: {error}") from error
+            finally:
+                os.close(descriptor)
+            self._tables[name] = found
+        else:
+            self._tables.pop(name, None)
+        if name in self.live:
+            self.live[name].use_tables(found)
+
+    def take_late_rows(self) -> tuple[LateRow, ...]:
+        """What StatsDelta.late carries. Call it after `take_host_rows`."""
+        taken, self._late = self._late, []
+        return tuple(taken)
+
     def take_host_rows(self) -> tuple[HostRow, ...]:
         """What StatsDelta.hosts carries; clusters whose last request has ended are forgotten.
 
@@ -92,6 +127,7 @@ class Clusters:
             if self._reported.get(name) != counts:
                 self._reported[name] = list(counts)
                 rows += cluster.take_host_rows()
+                self._late += cluster.take_late_rows()
         for cluster in self._closing:
             rows += cluster.take_host_rows()
         self._closing = [cluster for cluster in self._closing if not cluster.settled]

@@ -23,6 +23,7 @@ from agent.ipc.shared import SharedCells
 from agent.listener.clusters import Clusters
 from agent.listener.listeners import Chain, Listeners
 from agent.listener.tables import Change, RouteParts, Tables
+from agent.model.cluster import HashTable
 from agent.model.listener import FilterChain, HttpConnectionManager, Listener
 from agent.proxy.chain import HttpChain
 from agent.proxy.runtime import Runtime, Snapshot
@@ -88,6 +89,10 @@ class Serving:
 
     def set_ejected(self, cluster: str, host: str, ejected: bool) -> None:
         self._clusters.set_ejected(cluster, host, ejected)
+
+    def use_hash_tables(self, cluster: str, tables: tuple[HashTable, ...], descriptor: int) -> None:
+        """Takes the descriptor over; without tables there is none."""
+        self._clusters.use_hash_tables(cluster, tables, descriptor)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -172,6 +177,7 @@ class Serving:
         """What has been counted since the last call; None when that is nothing."""
         report = self.runtime.stats.report()
         hosts = (*self._clusters.take_host_rows(), *self.runtime.take_unserved())
+        late = self._clusters.take_late_rows()
         if not (report.counters or report.gauges or report.histograms or hosts):
             return None
-        return StatsDelta(report.counters, report.gauges, report.histograms, report.sums, hosts)
+        return StatsDelta(report.counters, report.gauges, report.histograms, report.sums, hosts, late)

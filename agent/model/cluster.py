@@ -11,6 +11,41 @@ class LbPolicy(IntEnum):
     ROUND_ROBIN = 0
     LEAST_REQUEST = 1
     RANDOM = 2
+    RING_HASH = 3
+    MAGLEV = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashing:
+    """What RING_HASH and MAGLEV are told. Sizes in entries; `balance_factor_percent` 0 = loads are not bounded."""
+
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = 8_388_608
+    maglev_table_size: int = 65_537
+    use_hostname: bool = False
+    balance_factor_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashTable:
+    """The table of one priority level in the memory that comes with it (agent.cluster.hash_tables has the layout).
+
+    `hosts`: keys by their number in the table; `ring`: whether hashes stand before the numbers.
+    """
+
+    priority: int
+    hosts: tuple[str, ...]
+    ring: bool
+    entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowStart:
+    """A new host gets a growing share for `window_s`; `min_weight_ratio`, 0-1, is the share that it begins with."""
+
+    window_s: float
+    aggression: float = 1.0
+    min_weight_ratio: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +74,8 @@ class OutlierDetection:
     split_external_local_origin_errors: bool = False
     consecutive_local_origin_failure: int = 5
     enforcing_consecutive_local_origin_failure: int = 100
+    enforcing_local_origin_success_rate: int = 100
+    enforcing_failure_percentage_local_origin: int = 0
     interval_s: float = 10.0
     base_ejection_time_s: float = 30.0
     max_ejection_time_s: float = 300.0
@@ -79,6 +116,8 @@ class Endpoint:
     transport: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     canary: bool = False
+    hash_key: str = ""  # metadata envoy.lb hash_key: what is hashed instead of the address
+    workload: str = ""  # its mesh.xds.workload_name.WorkloadName, for metrics
 
     @property
     def key(self) -> str:
@@ -105,6 +144,9 @@ class Cluster:
     static: LoadAssignment | None = None
     lb_policy: LbPolicy = LbPolicy.ROUND_ROBIN
     choice_count: int = 2
+    hashing: Hashing = Hashing()
+    slow_start: SlowStart | None = None
+    locality_weighted: bool = False  # the weights of localities count
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 3600.0
     max_requests_per_connection: int = 0  # 0 = no limit
@@ -115,3 +157,4 @@ class Cluster:
     transport_sockets: tuple[TransportSocket, ...] = ()
     tls: UpstreamTls | None = None  # used where no transport socket match fits
     http2: bool = False
+    service: tuple[str, str, str] | None = None  # (host, name, namespace) as metrics name it

@@ -6,6 +6,7 @@ Source: envoy/config/listener/v3, envoy/extensions/filters/network/{http_connect
 from dataclasses import dataclass
 from enum import IntEnum
 
+from agent.model.http_filters import HttpFilter
 from agent.model.tls import DownstreamTls
 
 
@@ -28,7 +29,10 @@ class AccessLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConnectionManager:
-    """Times in seconds, 0 = none. `forward_client_cert`: a ForwardClientCertDetails by name."""
+    """Times in seconds, 0 = none. `forward_client_cert`: a ForwardClientCertDetails by name.
+
+    `filters` work before the router, in order; `upstream_filters` at each try.
+    """
 
     stat_prefix: str
     route_config: str  # the RouteConfiguration's name; an inline one is stored under this name too
@@ -54,29 +58,41 @@ class HttpConnectionManager:
     access_logs: tuple[AccessLog, ...] = ()
     tracing: bool = False
     upgrades: frozenset[str] = frozenset()
+    filters: tuple[HttpFilter, ...] = ()
+    upstream_filters: tuple[HttpFilter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpProxy:
+    """`weighted`: (cluster, weight) of several among which each connection chooses; then `cluster` is empty."""
+
     stat_prefix: str
-    cluster: str
+    cluster: str = ""
+    weighted: tuple[tuple[str, int], ...] = ()
     idle_timeout_s: float = 3600.0
     access_logs: tuple[AccessLog, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterChain:
-    """`transport`: "tls" or "raw_buffer" as the first byte says, "" = whatever arrives (decision 11)."""
+    """`transport`: "tls" or "raw_buffer" as the first byte says, "" = whatever arrives (decision 11).
+
+    `server_names`: by which clients choose it in TLS, exact or `*.suffix`, lower-case; none = whatever name.
+    """
 
     name: str
     transport: str = ""
+    server_names: tuple[str, ...] = ()
     tls: DownstreamTls | None = None
     network: HttpConnectionManager | TcpProxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """`identity`: the SPIFFE id of the caller that enters here (outbound), "" on inbound listeners."""
+    """`identity`: the SPIFFE id of the caller that enters here (outbound), "" on inbound listeners.
+
+    `workload`: whose traffic it is (mesh.xds.workload_name), "" = unknown; None = Istio's metrics are not wanted.
+    """
 
     name: str
     address: str
@@ -84,4 +100,5 @@ class Listener:
     direction: Direction
     filter_chains: tuple[FilterChain, ...]
     identity: str = ""
+    workload: str | None = None
     per_connection_buffer_limit_bytes: int = 1024 * 1024

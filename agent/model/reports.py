@@ -33,6 +33,7 @@ class LocalInstance:
     health_reason: str
     health_since_ms: int
     bypass_possible: bool
+    gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

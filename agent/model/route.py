@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from agent.model.http_filters import RouteFilter
 from agent.model.matchers import HeaderMatcher, QueryMatcher
 
 
@@ -38,10 +39,14 @@ class HeaderAction(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderOps:
-    """`add`: (name, value format, action) in order; `remove`: lower-case names. Values may hold %OPERATORS%."""
+    """`add`: (name, value format, action) in order; `remove`: lower-case names. Values may hold %OPERATORS%.
+
+    `keep_empty`: places in `add` of fields that are added also when their value is empty.
+    """
 
     add: tuple[tuple[str, str, HeaderAction], ...] = ()
     remove: tuple[str, ...] = ()
+    keep_empty: frozenset[int] = frozenset()
 
 
 NO_HEADER_OPS = HeaderOps()
@@ -49,7 +54,12 @@ NO_HEADER_OPS = HeaderOps()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """data-plane.md 1.5. `retry_on`: Envoy's tokens. Back-off in seconds, the cap is 10 x base unless given."""
+    """data-plane.md 1.5. `retry_on`: Envoy's tokens. Back-off in seconds, the cap is 10 x base unless given.
+
+    `reset_headers`: fields of an answer that say when to come back, (lower-case name, whether as a Unix time).
+    `priority_updates`: after so many tries each, levels of priority that were tried are left out; 0 = never.
+    `hedge`: a try that takes too long goes on beside the next one.
+    """
 
     retry_on: frozenset[str]
     num_retries: int = 1
@@ -62,6 +72,33 @@ class RetryPolicy:
     retriable_request_headers: tuple[HeaderMatcher, ...] = ()
     previous_hosts: bool = False  # the retry_host_predicate envoy.retry_host_predicates.previous_hosts
     host_selection_max_attempts: int = 1
+    reset_headers: tuple[tuple[str, bool], ...] = ()
+    reset_max_s: float = 300.0  # an answer that asks for more is not obeyed
+    priority_updates: int = 0
+    hedge: bool = False
+
+
+class HashKind(IntEnum):
+    HEADER = 0
+    COOKIE = 1
+    QUERY_PARAMETER = 2
+    SOURCE_IP = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashPolicy:
+    """What of a request is hashed. `terminal`: what follows does not count once there is a hash.
+
+    Of a cookie: `ttl_s` None = none is made where it is missing, 0 = one for the session; `path` and `attributes`
+    (name, value) are what it is made with.
+    """
+
+    kind: HashKind
+    name: str = ""
+    terminal: bool = False
+    ttl_s: int | None = None
+    path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +107,16 @@ class WeightedCluster:
     weight: int
     request_headers: HeaderOps = NO_HEADER_OPS
     response_headers: HeaderOps = NO_HEADER_OPS
+    host_rewrite: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Another cluster gets a copy of `per_million` of the requests. `host_rewrite`: instead of the request's host."""
+
+    cluster: str
+    per_million: int = 1_000_000
+    host_suffix: bool = True  # `-shadow` is put behind the host's name
     host_rewrite: str = ""
 
 
@@ -83,12 +130,15 @@ class Forward:
     idle_timeout_s: float | None = None
     max_stream_duration_s: float = 0.0
     retry: RetryPolicy | None = None
+    hedge: bool | None = None  # None: as the virtual host says
     prefix_rewrite: str = ""
     regex_rewrite: tuple[str, str] | None = None  # (RE2 pattern, substitution)
     host_rewrite: str = ""
     append_x_forwarded_host: bool = False
     priority_high: bool = False
     upgrades: frozenset[str] = frozenset()
+    hash_policies: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +176,15 @@ class Route:
     action: Action
     request_headers: HeaderOps = NO_HEADER_OPS
     response_headers: HeaderOps = NO_HEADER_OPS
+    filters: tuple[RouteFilter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualHost:
-    """`domains`: exact, `*.suffix`, `prefix.*` or `*`; matched without regard to case, most specific first."""
+    """`domains`: exact, `*.suffix`, `prefix.*` or `*`; matched without regard to case, most specific first.
+
+    `require_tls`: a request that did not come by https is redirected there.
+    """
 
     name: str
     domains: tuple[str, ...]
@@ -138,8 +192,11 @@ class VirtualHost:
     request_headers: HeaderOps = NO_HEADER_OPS
     response_headers: HeaderOps = NO_HEADER_OPS
     retry: RetryPolicy | None = None
+    hedge: bool = False
     include_attempt_count: bool = False
     include_attempt_count_in_response: bool = False
+    filters: tuple[RouteFilter, ...] = ()
+    require_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +211,4 @@ class RouteConfiguration:
     most_specific_header_mutations_wins: bool = False
     ignore_port_in_host: bool = False
     internal_only_headers: tuple[str, ...] = field(default=())
+    filters: tuple[RouteFilter, ...] = ()

@@ -8,9 +8,14 @@ Invariant: if an answer has already begun, it is cut instead.
 
 from typing import TYPE_CHECKING
 
-from agent.codec.http1 import ProtocolError
+from agent.codec.head import ResponseHead
+from agent.codec.protocol_error import ProtocolError
 from agent.codec.serialise import reason_of
+from agent.filters import envoy_headers
+from agent.filters.local_replies import BY_STATUS
+from agent.model.resets import PROTOCOL_ERROR
 from agent.model.route import DirectResponse, Redirect
+from agent.proxy.hedging import tries_of
 from agent.stats import names
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ _RESET_FLAGS = {
     "protocol_error": "UPE",
     "overflow": "UO",
 }
+_BAD_REQUEST = 400
 # A head that did not come in time: flag and body.
 _LATE = {
     "stream_idle_timeout": ("SI", b"stream timeout"),
@@ -41,19 +47,31 @@ def _reply(
     flag: str,
     details: str,
     fields: tuple[tuple[bytes, bytes], ...] = (),
+    grpc_status: int = BY_STATUS,
 ) -> None:
     if flag:
-        exchange.flags = f"{exchange.flags},{flag}" if exchange.flags else flag
+        exchange.flags = joined(exchange.flags, flag)
     exchange.details = details
+    if status == _BAD_REQUEST:
+        exchange.connection.closing = True  # who has sent it may have meant something else, as may what follows
     exchange.abandon_upstream()
     if exchange.response is not None:
         exchange.break_off()
         return
-    head, data = exchange.chain.local_reply(exchange, status, body, fields)
+    head, data = exchange.chain.local_reply(exchange, status, body, fields, grpc_status)
+    _send(exchange, head, data)
+
+
+def _send(exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
     exchange.status = head.status
     exchange.response = head
     exchange.answered_here = True
     exchange.answer(head, data, True)
+
+
+def joined(flags: str, flag: str) -> str:
+    """The response flags of a request with one more."""
+    return f"{flags},{flag}" if flags else flag
 
 
 def _text(exchange: "Exchange", reason: str) -> bytes:
@@ -106,12 +124,28 @@ def upgrade_refused(exchange: "Exchange") -> None:
 def redirect(exchange: "Exchange", action: Redirect) -> None:
     exchange.chain.counts[names.RQ_REDIRECT] += 1
     location = exchange.chain.location(exchange, action)
+    rewrite = exchange.match.rewrite
+    if rewrite is not None:  # what logs and header operations show is the rewritten one, as in Envoy
+        head = exchange.head
+        head.headers.set(envoy_headers.ORIGINAL_PATH, head.path)
+        head.path = rewrite.apply(head.path)
     _reply(exchange, action.status, b"", "", "direct_response", ((b"location", location),))
 
 
 def direct(exchange: "Exchange", action: DirectResponse) -> None:
     exchange.chain.counts[names.RQ_DIRECT_RESPONSE] += 1
     _reply(exchange, action.status, action.body, "", "direct_response")
+
+
+def fault(exchange: "Exchange", status: int, body: bytes, details: str, grpc_status: int) -> None:
+    """Injected; `grpc_status` BY_STATUS unless it is given."""
+    _reply(exchange, status, body, "FI", details, (), grpc_status)
+
+
+def preflight(exchange: "Exchange", fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    """What a cross-origin request may be, said to the browser that asks before it."""
+    exchange.details = "cors_response"
+    _send(exchange, exchange.chain.filter_answer(exchange, 200, fields), b"")
 
 
 def no_healthy_upstream(exchange: "Exchange") -> None:
@@ -137,13 +171,17 @@ def overflow(exchange: "Exchange") -> None:
     )
 
 
+def status_of(reason: str) -> int:
+    """What a try that ended so (agent.model.resets) is answered with."""
+    return 502 if reason == PROTOCOL_ERROR else 503
+
+
 def upstream_reset(exchange: "Exchange", reason: str, cause: str) -> None:
     """The last try ended before an answer began."""
     details = f"{reason}|{cause}" if cause else reason
-    status = 502 if reason == "protocol_error" else 503
     _reply(
         exchange,
-        status,
+        status_of(reason),
         _text(exchange, reason.replace("_", " ")),
         _RESET_FLAGS.get(reason, "UR"),
         f"upstream_reset_before_response_started{{{details}}}",
@@ -151,14 +189,20 @@ def upstream_reset(exchange: "Exchange", reason: str, cause: str) -> None:
 
 
 def route_timeout(exchange: "Exchange") -> None:
-    if exchange.upstream is not None and exchange.response is None:
-        exchange.cluster.on_timeout(exchange.host)
-    exchange.cluster.stats.counts[names.RQ_TIMEOUT] += 1
+    cluster, tries = exchange.cluster, tries_of(exchange)
+    cluster.stats.counts[names.RQ_TIMEOUT] += len(tries)
+    if exchange.response is None:
+        for attempt in tries:
+            if attempt.upstream is not None and not attempt.late:
+                cluster.on_timeout(attempt.host)
+        for _ in tries[1:]:
+            cluster.on_local_answer(504)  # Envoy counts one for each
     _reply(exchange, 504, b"upstream request timeout", "UT", "response_timeout")
 
 
-def per_try_timeout(exchange: "Exchange") -> None:
-    _reply(exchange, 504, b"upstream request timeout", "UT", "upstream_per_try_timeout")
+def try_timeout(exchange: "Exchange", reason: str) -> None:
+    """PER_TRY_TIMEOUT or PER_TRY_IDLE_TIMEOUT, and no other try follows."""
+    _reply(exchange, 504, b"upstream request timeout", "UT", f"upstream_{reason}")
 
 
 def max_duration(exchange: "Exchange") -> None:

@@ -14,18 +14,21 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from agent.cluster.retries import RetryBook
-from agent.codec.head import RequestHead, ResponseHead
+from agent.codec.head import Headers, RequestHead, ResponseHead
+from agent.codec.serialise import reason_of
 from agent.filters import client_certificate, envoy_headers, forwarded, request_id, response_headers
 from agent.filters.access_log import Line, line_of
 from agent.filters.hop_by_hop import BODILESS
-from agent.filters.local_replies import local_reply
+from agent.filters.local_replies import BY_STATUS, local_reply
 from agent.filters.request_headers import RequestHeaders
 from agent.filters.response_headers import http_date
 from agent.model.listener import AccessLog, FilterChain, HttpConnectionManager, Listener
 from agent.model.route import Redirect
 from agent.proxy.http_connection import HttpConnection
+from agent.proxy.passage import ChainFilters
 from agent.proxy.plan import plan_of
 from agent.proxy.runtime import Runtime
+from agent.proxy.standard_metrics import reporter_of
 from agent.router.rewrites import redirect_location
 from agent.stats import names
 from agent.stats.groups import Group
@@ -50,18 +53,21 @@ class HttpChain:
         "_listener_counts",
         "_logs",
         "_open",
+        "_reporter",
         "_request_headers",
         "_retries",
         "_server",
         "_stats",
         "clock",
         "counts",
+        "filters",
         "hcm",
         "identity",
         "node",
         "own_id",
         "rng",
         "runtime",
+        "server_names",
         "tls",
         "transport",
         "trusted_hops",
@@ -84,6 +90,7 @@ class HttpChain:
         self.runtime = runtime
         self.identity = listener.identity
         self.transport = config.transport
+        self.server_names = config.server_names
         self.tls = config.tls
         self.own_id = config.tls.identity if config.tls is not None else ""
         self.node = runtime.node
@@ -98,9 +105,11 @@ class HttpChain:
         self.counts = self._stats.counts
         self._listener_counts = listener_stats.counts
         self._logs = logs_of(runtime, hcm.access_logs)
+        self.filters = ChainFilters(hcm, runtime.stats)
         self._request_headers = RequestHeaders(hcm, bits)
         self._retries = RetryBook()
         self._server = b"" if hcm.server_header_pass_through else hcm.server_name.encode()
+        self._reporter = reporter_of(runtime, listener)
         self._open: set[HttpConnection] = set()
         self._draining = False
         self._date = b""
@@ -129,6 +138,8 @@ class HttpChain:
         connection.draining = self._draining
         if connection.secure:
             connection.certificate = self._certificate_of(connection)
+            if self._reporter is not None:
+                connection.caller = self._reporter.caller_of(connection.peer_uris, connection.peer_address)
 
     def _certificate_of(self, connection: HttpConnection) -> bytes:
         """What x-forwarded-client-cert says of the client; b"" when it has shown no certificate."""
@@ -184,8 +195,8 @@ class HttpChain:
 
     def prepare_upstream(self, exchange: "Exchange") -> None:
         """The cluster is known: do to the request what its route says, and find what is tried again."""
-        match = exchange.match
-        plan = match.plan or plan_of(match)
+        match: Match = exchange.match
+        plan: RoutePlan = match.plan or plan_of(match)
         if plan.changes_request:
             plan.change_request(exchange)
         head = exchange.head
@@ -196,13 +207,17 @@ class HttpChain:
     def stamp_try(self, exchange: "Exchange") -> RequestHead:
         """The head as this try sends it."""
         head = exchange.head
-        timeout_s = exchange.action.timeout_s
-        per_try_s = exchange.retry.per_try_timeout_s if exchange.retry is not None else 0.0
+        action: Forward = exchange.action
+        retry: RetryRules | None = exchange.retry
+        timeout_s = action.timeout_s
+        per_try_s = retry.expected_try_s if retry is not None else 0.0
         if timeout_s or per_try_s:
-            retried = exchange.attempts > 1 and exchange.route_deadline != NEVER
-            elapsed_s = timeout_s - (exchange.route_deadline - exchange.try_started) if retried else 0.0
+            elapsed_s = 0.0
+            if exchange.attempts > 1 and exchange.attempt is not None and exchange.route_deadline != NEVER:
+                elapsed_s = timeout_s - (exchange.route_deadline - exchange.attempt.started)
             envoy_headers.expect_within(head, timeout_s, per_try_s, elapsed_s)
-        if exchange.match.plan.counts_attempts:
+        plan: RoutePlan = exchange.match.plan
+        if plan.counts_attempts:
             envoy_headers.count_attempt(head, exchange.attempts)
         return head
 
@@ -213,22 +228,41 @@ class HttpChain:
         known = exchange.request_complete and not exchange.head.upgrade
         took_ms = int((exchange.response_at - exchange.request_done_at) * 1000) if known else -1
         response_headers.take_over(head, not self._server, took_ms)
-        plan = exchange.match.plan
+        plan: RoutePlan = exchange.match.plan
         if plan.changes_response:
             plan.change_response(exchange, head)
+        if exchange.passage is not None:
+            exchange.passage.mark_answer(head)
         self._finish(exchange, head, exchange.response_at)
 
     def local_reply(
-        self, exchange: "Exchange", status: int, body: bytes, fields: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        exchange: "Exchange",
+        status: int,
+        body: bytes,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+        grpc_status: int = BY_STATUS,
     ) -> tuple[ResponseHead, bytes]:
         """An answer of our own: (head, body to send)."""
-        head, data = local_reply(exchange.head, status, body, fields)
+        head, data = local_reply(exchange.head, status, body, fields, grpc_status)
         if exchange.match is not None:
             plan = plan_of(exchange.match)
             if plan.changes_response:
                 plan.change_response(exchange, head)
+        if exchange.passage is not None:
+            exchange.passage.mark_answer(head)
         self._finish(exchange, head, self.clock())
         return head, data
+
+    def filter_answer(self, exchange: "Exchange", status: int, fields: tuple[tuple[bytes, bytes], ...]) -> ResponseHead:
+        """An answer of a filter, without a body: what its route does to answers is not done to it."""
+        head = ResponseHead(status, reason_of(status), Headers())
+        for name, value in (*fields, (LENGTH, b"0")):
+            head.headers.append(name, value)
+        if exchange.passage is not None:
+            exchange.passage.mark_answer(head)
+        self._finish(exchange, head, self.clock())
+        return head
 
     def _finish(self, exchange: "Exchange", head: ResponseHead, now: float) -> None:
         if now >= self._date_until:
@@ -251,12 +285,14 @@ class HttpChain:
         if status:
             stats.codes[status] = stats.codes.get(status, 0) + 1
         stats.histograms[names.DOWN_RQ_TIME].add((now - exchange.started) * 1000)
-        cluster = exchange.cluster
+        cluster: UpstreamCluster | None = exchange.cluster
         if cluster is not None:
             if exchange.answered_here:
                 cluster.on_local_answer(status)
             elif exchange.response is not None and exchange.request_complete:
                 cluster.stats.histograms[names.RQ_TIME].add((now - exchange.request_done_at) * 1000)
+        if self._reporter is not None:
+            self._reporter.count(exchange)
         for line, write in self._logs:
             write(line(exchange))
 

@@ -1,14 +1,16 @@
 """The time limits of a request: one deadline per connection in the wheel, the earliest of all that apply.
 
-Owns:   route timeout, per-try timeout, stream idle timeout, maximum duration, request timeout, the retry's back-off.
+Owns:   route timeout, per-try timeouts, stream idle timeout, maximum duration, request timeout, the retry's back-off.
 Not:    connect timeout (agent.upstream.pool), idle connections (the connections themselves).
 Source: data-plane.md 1.5 and 1.6. The route timeout runs from the end of the request, all tries and back-offs
-        included; the per-try timeout from when request and connection are there until the answer begins.
+        included; the per-try timeout from when request and connection are there until the answer begins, the per-try
+        idle timeout from then on whenever nothing comes or goes, until the answer is complete.
 Invariant: activity only moves a deadline later, which costs nothing; the wheel asks again when the old one comes.
 """
 
 from typing import TYPE_CHECKING
 
+from agent.model.resets import PER_TRY_IDLE_TIMEOUT, PER_TRY_TIMEOUT
 from agent.model.route import Forward
 from agent.proxy import answers
 from agent.stats import names
@@ -24,10 +26,18 @@ def start(exchange: "Exchange", action: Forward) -> None:
         exchange.idle_timeout_s = action.idle_timeout_s
     if action.max_stream_duration_s:
         exchange.stream_deadline = exchange.started + action.max_stream_duration_s
-    if exchange.request_complete:
-        request_done(exchange)
-    else:
-        arm(exchange)
+    if exchange.request_complete and action.timeout_s and not exchange.head.upgrade:
+        exchange.route_deadline = exchange.request_done_at + action.timeout_s
+    arm(exchange)
+
+
+def hold(exchange: "Exchange", action: Forward) -> None:
+    """A filter keeps the request from its route, whose limits for the whole stream apply already."""
+    if action.idle_timeout_s is not None:
+        exchange.idle_timeout_s = action.idle_timeout_s
+    if action.max_stream_duration_s:
+        exchange.stream_deadline = exchange.started + action.max_stream_duration_s
+    arm(exchange)
 
 
 def request_done(exchange: "Exchange") -> None:
@@ -39,14 +49,21 @@ def request_done(exchange: "Exchange") -> None:
 
 
 def start_try(exchange: "Exchange") -> None:
-    """Request and connection are there: the per-try timeout runs, if it is shorter than the route's."""
+    """Request and connection are there: the per-try timeouts run, the one if it is shorter than the route's."""
     retry = exchange.retry
-    if retry is None or exchange.response is not None:
+    if retry is None or exchange.response is not None or exchange.head.upgrade:
         return
-    timeout_s = exchange.cluster.per_try_timeout_s(exchange)
-    if timeout_s and (not exchange.action.timeout_s or timeout_s < exchange.action.timeout_s):
-        exchange.try_deadline = exchange.chain.clock() + timeout_s
-        arm(exchange)
+    timeout_s, idle_s = retry.per_try_timeout_s, retry.per_try_idle_s
+    if timeout_s and exchange.action.timeout_s and timeout_s >= exchange.action.timeout_s:
+        timeout_s = 0.0
+    if not timeout_s and not idle_s:
+        return
+    now = exchange.chain.clock()
+    if timeout_s and exchange.try_deadline == NEVER:
+        exchange.try_deadline = now + timeout_s
+    if idle_s and exchange.try_idle_at == NEVER:
+        exchange.try_idle_at = now + idle_s
+    arm(exchange)
 
 
 def arm(exchange: "Exchange") -> None:
@@ -58,6 +75,8 @@ def arm(exchange: "Exchange") -> None:
             deadline = idle_at
     if exchange.try_deadline < deadline:
         deadline = exchange.try_deadline
+    if exchange.try_idle_at < deadline:
+        deadline = exchange.try_idle_at
     if exchange.retry_at < deadline:
         deadline = exchange.retry_at
     if exchange.stream_deadline < deadline:
@@ -86,10 +105,20 @@ def on_deadline(exchange: "Exchange", now: float) -> None:
         answers.stream_idle(exchange)
     elif now >= exchange.try_deadline:
         exchange.try_deadline = NEVER
-        exchange.cluster.stats.counts[names.RQ_PER_TRY_TIMEOUT] += 1
-        if not exchange.give_up_try("per_try_timeout"):
-            answers.per_try_timeout(exchange)
+        exchange.on_try_timeout(PER_TRY_TIMEOUT)
+    elif now >= exchange.try_idle_at:
+        _try_idle(exchange, now)
     elif now >= exchange.retry_at:
         exchange.try_again()
     else:
         arm(exchange)
+
+
+def _try_idle(exchange: "Exchange", now: float) -> None:
+    """The per-try idle timeout has passed, unless something has come or gone meanwhile."""
+    exchange.try_idle_at = exchange.active_at + exchange.retry.per_try_idle_s
+    if exchange.try_idle_at > now:
+        arm(exchange)
+        return
+    exchange.try_idle_at = NEVER
+    exchange.on_try_timeout(PER_TRY_IDLE_TIMEOUT)

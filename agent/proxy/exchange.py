@@ -1,65 +1,57 @@
 """One request and its answer, from the parsed head to the access-log line.
 
-Owns:   the life of a request: route, tries with their hosts and connections, bodies both ways, retries, the answer.
-Not:    parsing and the connection (agent.proxy.http_connection), what is decided where (agent.router, agent.cluster,
-        agent.filters), answers that we make ourselves (agent.proxy.answers), deadlines (agent.proxy.deadlines),
-        switched protocols (agent.proxy.switched).
+Owns:   the life of a request: its state, bodies both ways, the one answer, the end.
+Not:    parsing and the connection (http_connection), where it goes (routing), one try (attempt), whether another
+        follows (retrying, hedging), what is kept of its body (request_body), answers of our own (answers), deadlines,
+        switched protocols (switched).
 Source: data-plane.md 1.4-1.6, 1.9, 1.11, 2.2, 2.5 and the golden matrix.
-Invariants: exactly one answer and one log line; a body is held only up to REPLAY_BYTES, beyond that reading waits
-        for the slower side; an answer that breaks off in the middle is cut, never ended properly; nothing is retried
-        after the first byte of an answer went to the client.
+Invariants: exactly one answer and one log line; an answer that breaks off in the middle is cut, never ended properly.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from agent.codec.head import CHUNKED, UNTIL_EOF, RequestHead, ResponseHead
-from agent.codec.http1 import ProtocolError
-from agent.codec.serialise import CONTINUE, LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
-from agent.ipc.shared import REQUESTS
-from agent.model.resets import PROTOCOL_ERROR
-from agent.model.route import Forward, Redirect
-from agent.proxy import answers, deadlines, switched
-from agent.router.weights import pick_cluster
+from agent.codec.head import UNTIL_EOF, RequestHead, ResponseHead
+from agent.codec.protocol_error import ProtocolError
+from agent.codec.serialise import LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
+from agent.filters import response_headers
+from agent.proxy import answers, deadlines, hedging, retrying, routing, switched
+from agent.proxy.attempt import Attempt, TryOwner
+from agent.proxy.request_body import RequestBody
 from agent.stats import names
+from agent.upstream.clusters import UpstreamCluster
 from agent.upstream.connection import UpstreamConnection
 from agent.upstream.wheel import NEVER
 
 if TYPE_CHECKING:
     from agent.proxy.http_connection import HttpConnection
-    from agent.proxy.runtime import Snapshot
-
-REPLAY_BYTES = 64 * 1024
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 9.2.2
+    from agent.proxy.passage import Passage
 
 
-class Exchange:
+class Exchange(TryOwner):
     """Made per request. The public attributes are also what the access log reads."""
 
     __slots__ = (
-        "_body",
-        "_body_bytes",
         "_chunked_down",
-        "_holding",
-        "_pool",
-        "_race_retried",
-        "_replayable",
-        "action",
         "active_at",
         "answered_here",
+        "asked_s",
+        "attempt",
         "attempts",
+        "back_offs",
+        "body",
         "carrier",
-        "chain",
         "choice",
-        "cluster",
         "connection",
         "details",
         "ended",
         "flags",
-        "head",
+        "hedged",
         "holds_retry",
         "host",
         "idle_timeout_s",
         "match",
+        "passage",
+        "race_retried",
         "received_bytes",
         "request_complete",
         "request_done_at",
@@ -75,8 +67,7 @@ class Exchange:
         "transport_failure",
         "tried",
         "try_deadline",
-        "try_started",
-        "upstream",
+        "try_idle_at",
     )
 
     def __init__(self, connection: "HttpConnection", head: RequestHead, now: float) -> None:
@@ -85,33 +76,33 @@ class Exchange:
         self.head = head
         self.started = self.active_at = now
         self.match: Any = None
-        self.action: Any = None
+        self.action = None
         self.choice: Any = None
-        self.cluster: Any = None
-        self.host: Any = None
-        self.retry: Any = None  # agent.cluster.retries.RetryRules
-        self.holds_retry = False  # a retry of this request counts among those under way
-        self.upstream: UpstreamConnection | None = None
-        self.carrier: UpstreamConnection | None = None  # of the last try, also when it is over
-        self.transport_failure = ""  # why no connection could be made
-        self.response: ResponseHead | None = None
-        self.answered_here = False  # the answer is one of our own
+        self.passage: Passage | None = None  # past HTTP filters; None when there are none for it
+        self.cluster = None
+        self.body: RequestBody | None = None  # None when there is none
+        self.attempt: Attempt | None = None  # the last one
+        self.hedged: tuple[Attempt, ...] = ()  # those before it that are awaited too
         self.attempts = 0
         self.tried: list[Any] = []  # hosts of the tries before
+        self.host: Any = None  # of the last try, as is `carrier`, its connection, also when it is over
+        self.carrier: UpstreamConnection | None = None
+        self.transport_failure = ""  # why no connection could be made
+        self.retry: Any = None  # agent.cluster.retries.RetryRules
+        self.holds_retry = False  # a retry of this request counts among those under way
+        self.race_retried = False
+        self.asked_s = 0.0  # when the host wants to be asked again
+        self.back_offs = 0
+        self.response: ResponseHead | None = None
+        self.answered_here = False  # the answer is one of our own
         self.status = 0
         self.flags = ""
         self.details = ""
         self.received_bytes = self.sent_bytes = 0
         self.request_complete = False
-        self.request_done_at = self.try_started = self.response_at = self.ended = 0.0
+        self.request_done_at = self.response_at = self.ended = 0.0
         self.idle_timeout_s = 0.0
-        self.route_deadline = self.stream_deadline = self.try_deadline = self.retry_at = NEVER
-        self._pool: Any = None  # where we wait for a connection
-        self._body: list[bytes] = []  # what has come of the body: to be sent, or kept for another try
-        self._body_bytes = 0
-        self._replayable = True  # _body holds all that has come
-        self._race_retried = False
-        self._holding = False  # reading from the client waits for us
+        self.route_deadline = self.stream_deadline = self.try_deadline = self.try_idle_at = self.retry_at = NEVER
         self._chunked_down = False
 
     # --- the request's way up -------------------------------------------------------------------------------
@@ -122,9 +113,11 @@ class Exchange:
         chain.counts[names.DOWN_RQ_TOTAL] += 1
         chain.counts[names.DOWN_RQ_ACTIVE] += 1
         self.idle_timeout_s = chain.hcm.stream_idle_timeout_s
-        if body:
-            self.received_bytes = self._body_bytes = len(body)
-            self._body.append(body)
+        if not end_stream or self.head.content_length or self.head.upgrade:
+            self.body = RequestBody(self.connection, self.head)
+            if body:
+                self.received_bytes = len(body)
+                self.body.keep(body)
         if end_stream:
             self.request_complete = True
             self.request_done_at = self.started
@@ -132,7 +125,7 @@ class Exchange:
         if refusal:
             answers.refuse_head(self, refusal)
         else:
-            self._route()
+            routing.route(self)
 
     def refuse(self, error: ProtocolError) -> None:
         """What came is no request."""
@@ -143,152 +136,76 @@ class Exchange:
         chain.counts[names.DOWN_RQ_RX_RESET] += 1
         answers.protocol_error(self, error)
 
-    def _route(self) -> None:
-        chain = self.chain
-        snapshot = chain.runtime.snapshot
-        table = snapshot.routes.get(chain.hcm.route_config)
-        if table is None:
-            answers.no_route(self)
-            return
-        if table.internal_only_headers:
-            self.head.headers.remove_all(table.internal_only_headers)
-        match = table.match(self.head, chain.rng)
-        if match is None:
-            answers.no_route(self)
-            return
-        self.match = match
-        action = match.route.action
-        if isinstance(action, Forward):
-            self.action = action
-            self._forward(action, snapshot)
-        elif isinstance(action, Redirect):
-            answers.redirect(self, action)
-        else:
-            answers.direct(self, action)
-
-    def _forward(self, action: Forward, snapshot: "Snapshot") -> None:
-        chain, head = self.chain, self.head
-        clusters = action.clusters
-        self.choice = choice = clusters[0] if len(clusters) == 1 else pick_cluster(action, chain.rng)
-        self.cluster = cluster = snapshot.clusters.get(choice.cluster)
-        if cluster is None:
-            answers.no_cluster(self)
-            return
-        if head.upgrade and not switched.allowed(self, action):
-            answers.upgrade_refused(self)
-            return
-        chain.prepare_upstream(self)
-        deadlines.start(self, action)
-        if head.expect_continue:
-            head.headers.remove(b"expect")
-            if not self.request_complete:
-                self.connection.write(CONTINUE)
-        self._try()
-
-    def _try(self, fresh: bool = False) -> None:
-        """Pick a host and get a connection to it; `fresh`: not one that has waited in the pool."""
-        cluster = self.cluster
+    def try_host(self, fresh: bool = False) -> None:
+        """Pick a host and send it the request; `fresh`: on a connection that has not waited in the pool."""
+        cluster: UpstreamCluster = self.cluster
         self.host = host = cluster.pick(self)
         self.attempts += 1
         if host is None:
             answers.no_healthy_upstream(self)
             return
-        pool = cluster.pool(host, self.chain.identity)
-        connection = None if fresh else pool.take_idle()
-        if connection is not None:
-            self.on_pool_ready(connection)
-        elif pool.wait(self, self.action.priority_high):
-            if self.upstream is None and self.response is None:
-                self._pool = pool
-                self._balance()
-        else:
-            answers.overflow(self)
+        passage = self.passage
+        self.attempt = attempt = Attempt(self, host) if passage is None else passage.attempt(host)
+        attempt.begin(fresh)
 
-    def on_pool_ready(self, connection: UpstreamConnection) -> None:
-        """The pool has a connection for us."""
-        self._pool = None
-        cluster, counts = self.cluster, self.cluster.stats.counts
-        if not cluster.limits[self.action.priority_high].admit(REQUESTS):
-            counts[names.RQ_ACTIVE_OVERFLOW] += 1
-            connection.owner.on_released(connection)
-            answers.overflow(self)
-            return
-        counts[names.RQ_TOTAL] += 1
-        counts[names.RQ_ACTIVE] += 1
-        self.host.active += 1
-        self.upstream = self.carrier = connection
-        self.try_started = self.chain.clock()
-        head = self.head
-        connection.start(self, head.method, self._head_and_body(head))
+    def try_bytes(self, attempt: Attempt) -> bytes:
+        data = request_bytes(self.chain.stamp_try(self))
+        body = self.body
+        return data if body is None else data + body.beginning(self.request_complete)
+
+    def on_try_sent(self, attempt: Attempt, upstream: UpstreamConnection) -> None:
+        self.carrier = upstream
         if self.request_complete and self.retry is not None:
             deadlines.start_try(self)
-        if self._holding or not connection.writable:
-            self._balance()
+        if self.body is not None:
+            self.balance()
         if not self.connection.writable:
-            connection.pause_reading()
-
-    def _head_and_body(self, head: RequestHead) -> bytes:
-        data = request_bytes(self.chain.stamp_try(self))
-        body = self._body
-        if body and not head.upgrade:  # bytes behind an upgrade are for the new protocol
-            data += b"".join(map(chunk_bytes, body)) if head.content_length == CHUNKED else b"".join(body)
-            if self._body_bytes > REPLAY_BYTES:
-                self._forget_body()
-        if head.content_length == CHUNKED and self.request_complete:
-            data += LAST_CHUNK
-        return data
-
-    def on_pool_failure(self, reason: str, cause: str) -> None:
-        """No connection could be made."""
-        self._pool = None
-        self.transport_failure = cause
-        self.cluster.on_connect_failure(self.host)
-        self._failed_try(reason, cause)
+            upstream.pause_reading()
 
     def on_request_body(self, data: bytes) -> None:
         self.received_bytes += len(data)
         self.active_at = self.connection.last_active
-        upstream = self.upstream
-        if self._replayable:
-            self._body_bytes += len(data)
-            self._body.append(data)
+        body, upstream = self.body, self.upstream
+        assert body is not None
+        body.keep(data)
         if upstream is not None:
-            upstream.write(chunk_bytes(data) if self.head.content_length == CHUNKED else data)
-            if self._body_bytes > REPLAY_BYTES:
-                self._forget_body()
-        elif self._body_bytes > REPLAY_BYTES:
-            self._balance()
+            upstream.write(body.wire(data))
+            body.was_sent()
+        elif body.full:
+            self.balance()
+        if self.passage is not None:
+            self.passage.on_request_body(data)
 
     def on_request_end(self) -> None:
         self.request_complete = True
         self.request_done_at = self.connection.last_active
         deadlines.request_done(self)
-        if self.upstream is not None:
-            if self.head.content_length == CHUNKED:
-                self.upstream.write(LAST_CHUNK)
-            deadlines.start_try(self)
-
-    def _forget_body(self) -> None:
-        """It has become too large to be sent again."""
-        self._replayable = False
-        self._body.clear()
-        self._body_bytes = 0
-
-    def _balance(self) -> None:
-        """Read from the client only as fast as the host takes it."""
         upstream = self.upstream
-        hold = (not self.request_complete or bool(self.head.upgrade)) and (
-            not upstream.writable if upstream is not None else self._body_bytes > REPLAY_BYTES
-        )
-        if hold != self._holding:
-            self._holding = hold
-            if hold:
-                self.connection.hold_reading()
-            else:
-                self.connection.release_reading()
+        if upstream is not None:
+            assert self.body is not None
+            if self.body.last:
+                upstream.write(self.body.last)
+            deadlines.start_try(self)
+        if self.passage is not None:
+            self.passage.on_request_end()
 
-    def on_upstream_writable(self, writable: bool) -> None:
-        self._balance()
+    @property
+    def upstream(self) -> UpstreamConnection | None:
+        """The connection that carries the request now."""
+        return self.attempt.upstream if self.attempt is not None else None
+
+    def balance(self) -> None:
+        """Read from the client only as fast as the host takes it."""
+        body, upstream = self.body, self.upstream
+        if body is not None:
+            wanted = not self.request_complete or bool(self.head.upgrade)
+            body.hold(wanted and (body.full if upstream is None else not upstream.writable))
+
+    def on_try_waiting(self, attempt: Attempt) -> None:
+        self.balance()
+
+    def on_try_writable(self, attempt: Attempt) -> None:
+        self.balance()
 
     def on_downstream_writable(self, writable: bool) -> None:
         """Read from the host only as fast as the client takes it."""
@@ -302,22 +219,16 @@ class Exchange:
 
     # --- the answer's way down ------------------------------------------------------------------------------
 
-    def on_response(self, head: ResponseHead, body: bytes, end_stream: bool) -> None:
+    def on_answer(self, attempt: Attempt, head: ResponseHead, body: bytes, end_stream: bool) -> None:
         self.response_at = self.active_at = self.chain.clock()
-        if head.status == 101 and not self.head.upgrade:
-            self.on_upstream_reset(PROTOCOL_ERROR)  # nobody has asked for another protocol
+        if self.retry is not None and retrying.after_answer(self, attempt, head, end_stream):
             return
-        self.cluster.on_status(self.host, head.status)
-        retry = self.retry
-        if (
-            retry is not None
-            and (head.status in retry.statuses or retry.looks_further or self.holds_retry)
-            and self._retry_response(head, end_stream)
-        ):
-            return
+        if self.hedged:
+            hedging.settle(self, attempt)
         self.response = head
         self.status = status = head.status
-        codes = self.cluster.stats.codes
+        cluster: UpstreamCluster = self.cluster
+        codes = cluster.stats.codes
         codes[status] = codes.get(status, 0) + 1  # not of answers that were tried again
         if not self.details:
             self.details = "via_upstream"
@@ -337,6 +248,8 @@ class Exchange:
             chunked = minor > 0
             if not chunked:
                 connection.closing = True  # the end of the connection is the end of the body
+        elif not head.content_length and minor and self.head.method == b"HEAD":
+            response_headers.frame_like_get(head)
         if end_stream and not self.request_complete:
             connection.closing = True  # nobody waits for the rest of the request
         if connection.closing and head.status != 101:
@@ -354,14 +267,14 @@ class Exchange:
         connection.write(data + LAST_CHUNK if chunked else data)
         self._finish()
 
-    def on_response_body(self, data: bytes) -> None:
+    def on_answer_body(self, attempt: Attempt, data: bytes) -> None:
         if self.response is None:
             return  # the body of an answer that is not passed on
         self.active_at = self.chain.clock()
         self.sent_bytes += len(data)
         self.connection.write(chunk_bytes(data) if self._chunked_down else data)
 
-    def on_response_end(self) -> None:
+    def on_answer_end(self, attempt: Attempt) -> None:
         if self.response is None:
             return
         if self._chunked_down:
@@ -370,80 +283,29 @@ class Exchange:
 
     # --- tries that fail ------------------------------------------------------------------------------------
 
-    def _retry_response(self, head: ResponseHead, end_stream: bool) -> bool:
-        """Whether another try follows instead of this answer."""
-        if not self._replayable or not self.cluster.retry_after_status(self, head):
-            return False
-        self._leave_upstream(end_stream and self.request_complete)
-        self._wait_for_retry()
-        return True
+    def on_try_refused(self, attempt: Attempt) -> None:
+        retrying.after_overflow(self, attempt)
 
-    def on_upstream_reset(self, reason: str) -> None:
-        upstream = self.upstream
-        assert upstream is not None
-        raced = upstream.requests > 1 and not upstream.answered
-        self._leave_upstream(False)
+    def on_try_unconnected(self, attempt: Attempt, reason: str, cause: str) -> None:
+        self.transport_failure = cause
+        retrying.after_failure(self, attempt, reason, cause)
+
+    def on_try_reset(self, attempt: Attempt, reason: str, raced: bool) -> None:
         if switched.is_open(self):
             self._finish()
         elif self.response is not None:
             self._cut(reason)
-        elif raced and not self._race_retried and self._replayable and self.head.method in IDEMPOTENT:
-            # The host closed an idle connection while we were sending: nobody has seen the request fail.
-            self._race_retried = True
-            self.attempts -= 1
-            self._try(fresh=True)
         else:
-            self.cluster.on_reset(self.host)
-            self._failed_try(reason, "")
+            retrying.after_reset(self, attempt, reason, raced)
 
-    def _failed_try(self, reason: str, cause: str) -> None:
-        if self.retry is not None and self._replayable and self.cluster.retry_after_reset(self, reason):
-            self._wait_for_retry()
-        else:
-            answers.upstream_reset(self, reason, cause)
-
-    def _wait_for_retry(self) -> None:
-        self.tried.append(self.host)
-        self.try_deadline = NEVER
-        self.retry_at = self.chain.clock() + self.cluster.retry_delay_s(self)
-        deadlines.arm(self)
+    def on_try_timeout(self, reason: str) -> None:
+        """The last try takes longer than one may: PER_TRY_TIMEOUT or PER_TRY_IDLE_TIMEOUT."""
+        if self.attempt is not None:
+            retrying.after_timeout(self, self.attempt, reason)
 
     def try_again(self) -> None:
-        """The back-off is over."""
-        self.retry_at = NEVER
-        deadlines.arm(self)  # it was armed for the pause; the limits of the whole request go on
-        self._try()
-
-    def give_up_try(self, local_reason: str) -> bool:
-        """The present try takes too long. True when another one follows."""
-        self._drop_upstream()
-        self.cluster.on_timeout(self.host)
-        if self.retry is None or not self._replayable or not self.cluster.retry_after_reset(self, local_reason):
-            return False
-        self._wait_for_retry()
-        return True
-
-    def _drop_upstream(self) -> None:
-        """Leave the connection, or the queue for one, in the middle."""
-        if self._pool is not None:
-            self._pool.cancel(self)
-            self._pool = None
-            self.cluster.stats.counts[names.RQ_CANCELLED] += 1
-        if self.upstream is not None:
-            self._leave_upstream(False)
-
-    def _leave_upstream(self, reusable: bool) -> None:
-        upstream, self.upstream = self.upstream, None
-        if upstream is None:
-            return
-        cluster = self.cluster
-        cluster.stats.counts[names.RQ_ACTIVE] -= 1
-        cluster.limits[self.action.priority_high].release(REQUESTS)
-        self.host.active -= 1
-        if reusable:
-            upstream.release(True)
-        else:
-            upstream.abort()
+        """The pause after a try is over."""
+        retrying.again(self)
 
     def _cut(self, reason: str) -> None:
         """The host failed in the middle of its answer: the client must see that, so its connection is cut."""
@@ -453,7 +315,7 @@ class Exchange:
 
     def break_off(self) -> None:
         """End an answer that has begun and cannot be completed."""
-        self._drop_upstream()
+        self._drop_tries()
         response = self.response
         framed = self._chunked_down or (response is not None and response.content_length != UNTIL_EOF)
         self._account()
@@ -467,24 +329,29 @@ class Exchange:
 
     def abandon_upstream(self) -> None:
         """An answer of our own follows: nothing more is wanted from the host."""
-        self._drop_upstream()
+        self._drop_tries()
         self.retry_at = NEVER
 
+    def _drop_tries(self) -> None:
+        if self.attempt is not None:
+            self.attempt.drop()
+        for attempt in self.hedged:
+            attempt.drop()
+        self.hedged = ()
+
     def _finish(self) -> None:
-        upstream = self.upstream
-        if upstream is not None:
-            self._leave_upstream(self.request_complete)
-        if self._holding:
-            self._holding = False
-            self.connection.release_reading()
+        if self.attempt is not None:
+            self.attempt.leave(self.request_complete)
+        if self.body is not None:
+            self.body.hold(False)
         self._account()
         self.connection.exchange_done(self.request_complete)
 
     def on_request_broken(self, error: ProtocolError) -> None:
         """The body that is being sent is not well-formed."""
-        self.flags = "DPE"
-        self.details = error.details
         if self.response is not None:
+            self.flags = "DPE"
+            self.details = error.details
             self.break_off()
         else:
             answers.protocol_error(self, error)
@@ -495,39 +362,27 @@ class Exchange:
             self.flags = f"{self.flags},DC" if self.flags else "DC"
         self.details = "downstream_remote_disconnect"
         self.chain.counts[names.DOWN_RQ_RX_RESET] += 1
-        self._drop_upstream()
-        self._holding = False
+        self._drop_tries()
+        if self.body is not None:
+            self.body.let_go()
         self._account()
 
     def _account(self) -> None:
         """Count and log. Called exactly once."""
         if self.holds_retry:
             self.cluster.end_retry(self)
+        if self.passage is not None:
+            self.passage.end()
+            self.passage = None
+        self.attempt = None  # which has a reference to us
         self.chain.account(self)
 
     # --- switched protocols and deadlines -------------------------------------------------------------------
 
-    def take_raw(self, data: bytes) -> None:
-        """Bytes of the client after a request to switch: passed on once the host has switched."""
-        if switched.is_open(self) and self.upstream is not None:
-            self.upstream.write(data)
-        else:
-            self._body.append(data)
-            self._body_bytes += len(data)
-            self._balance()
-
-    def send_kept(self) -> None:
-        """The host has switched: what the client said early goes up."""
-        if self._body and self.upstream is not None:
-            self.upstream.write(b"".join(self._body))
-        self._body.clear()
-        self._body_bytes = 0
-        self._balance()
-
     def on_downstream_raw(self, data: bytes) -> None:
         switched.from_downstream(self, data)
 
-    def on_upstream_raw(self, data: bytes) -> None:
+    def on_answer_raw(self, attempt: Attempt, data: bytes) -> None:
         switched.from_upstream(self, data)
 
     def on_downstream_eof(self) -> bool:

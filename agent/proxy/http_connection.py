@@ -12,9 +12,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from agent.codec.head import Headers, RequestHead
-from agent.codec.http1 import ProtocolError, RequestParser
+from agent.codec.protocol_error import ProtocolError
+from agent.codec.request_parser import RequestParser
 from agent.model.listener import HttpConnectionManager
 from agent.proxy.exchange import Exchange
+from agent.proxy.standard_metrics import STRANGER
 from agent.stats import names
 from agent.upstream.wheel import NEVER, Timed
 
@@ -37,6 +39,7 @@ class HttpConnection(Timed):
         "_lingering",
         "_parser",
         "_requests",
+        "caller",
         "certificate",
         "chain",
         "closing",
@@ -59,6 +62,7 @@ class HttpConnection(Timed):
         self.peer_uris: frozenset[str] = frozenset()  # URI SANs of the client's certificate
         self.secure = False
         self.certificate = b""  # its element of x-forwarded-client-cert, b"" when the client has shown none
+        self.caller = STRANGER  # who the client is, as metrics name it
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.closing = False  # no further request is started
@@ -96,16 +100,15 @@ class HttpConnection(Timed):
         now = self.last_active = chain.clock()
         parser = self._parser
         if parser.upgraded:
-            if self.exchange is not None:
-                self.exchange.on_downstream_raw(data)
+            self._take_raw(data)
             return
         try:
             parser.feed(data)
         except ProtocolError as error:
             self._break(error)
             return
-        if parser.upgraded and parser.tail and self.exchange is not None:
-            self.exchange.on_downstream_raw(parser.tail)
+        if parser.upgraded and parser.tail:
+            self._take_raw(parser.tail)
         if self.exchange is None and parser.started:
             self._head_started(now)
 
@@ -155,6 +158,14 @@ class HttpConnection(Timed):
         elif self.exchange is not None:
             self.exchange.on_request_end()
 
+    def _take_raw(self, data: bytes) -> None:
+        """Bytes behind a request to switch: of no request, and least of all of one that is still served before it."""
+        exchange = self.exchange
+        if self._backlog:
+            self._keep(None, data, False)
+        elif exchange is not None and exchange.head.upgrade:
+            exchange.on_downstream_raw(data)
+
     def _start(self, head: RequestHead, body: bytes, end_stream: bool) -> None:
         self._requests += 1
         self._head_since = 0.0
@@ -190,7 +201,9 @@ class HttpConnection(Timed):
 
     def exchange_done(self, request_complete: bool) -> None:
         """The answer is written. Close, or go on with the next request."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            self.last_active = exchange.ended  # the connection is idle from now on, or its next request begins now
         if not request_complete:
             self._linger()
         elif self.closing:
@@ -219,14 +232,15 @@ class HttpConnection(Timed):
             return
         self._advancing = True
         backlog = self._backlog
-        while backlog and not self.closing and not (backlog[0][0] is not None and self.exchange is not None):
-            head, data, end_stream = backlog.popleft()
+        while backlog:
+            head, data, end_stream = backlog[0]
+            if head is not None and (self.closing or self.exchange is not None):
+                break
+            backlog.popleft()
             if head is not None:
                 self._start(head, data, end_stream)
-            elif self.exchange is not None and data:
-                self.exchange.on_request_body(data)
             elif self.exchange is not None:
-                self.exchange.on_request_end()
+                self._pass_on(self.exchange, data)
         self._advancing = False
         if self.closing:
             backlog.clear()
@@ -234,6 +248,15 @@ class HttpConnection(Timed):
             self.release_reading()
             if self._broken is not None and (self.exchange is None or not self.exchange.request_complete):
                 self._refuse(self._broken)
+
+    def _pass_on(self, exchange: Exchange, data: bytes) -> None:
+        """What came behind the head of a request that had to wait."""
+        if exchange.head.upgrade:
+            exchange.on_downstream_raw(data)
+        elif data:
+            exchange.on_request_body(data)
+        else:
+            exchange.on_request_end()
 
     def _break(self, error: ProtocolError) -> None:
         """Bytes that are no request. The whole requests before them are answered first."""

@@ -1,8 +1,9 @@
 """What a route does to the head of its requests and answers, compiled at its first request.
 
-Owns:   configured header operations at all levels in their order, rewrites of path and host, attempt counts.
-Not:    the parts (agent.filters.header_operations, agent.router.rewrites), retries, what every request gets
-        (agent.filters.request_headers).
+Owns:   configured header operations at all levels in their order, rewrites of path and host, attempt counts, what is
+        hashed and the cookie that is given for it.
+Not:    the parts (agent.filters.header_operations, agent.filters.hash_policy, agent.router.rewrites), retries, what
+        every request gets (agent.filters.request_headers).
 Source: data-plane.md 1.9: operations of weighted cluster, route, virtual host and configuration, in this order or the
         reverse; then path and host are rewritten, so that operations see the originals.
 Invariant: a route that changes nothing costs two comparisons per request.
@@ -10,10 +11,12 @@ Invariant: a route that changes nothing costs two comparisons per request.
 
 from typing import TYPE_CHECKING
 
+from agent.cluster.load_balancing import HASHED
 from agent.codec.head import Headers, RequestHead, ResponseHead
 from agent.filters import envoy_headers
+from agent.filters.hash_policy import HashPolicies
 from agent.filters.header_operations import Operations
-from agent.filters.operators import FormatError
+from agent.filters.subject import FormatError
 from agent.model.route import Forward, HeaderOps, WeightedCluster
 from agent.router.table import Match
 from mesh.logs import get_logger
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
 _FORWARDED_HOST = b"x-forwarded-host"
+_SET_COOKIE = b"set-cookie"
 _log = get_logger(__name__)
 
 
@@ -32,6 +36,7 @@ class RoutePlan:
         "_cluster_request",
         "_cluster_response",
         "_forward",
+        "_hashing",
         "_match",
         "_request",
         "_response",
@@ -51,9 +56,12 @@ class RoutePlan:
         clusters = self._forward.clusters if self._forward is not None else ()
         self._cluster_request = _by_cluster({id(own): own.request_headers for own in clusters}, match)
         self._cluster_response = _by_cluster({id(own): own.response_headers for own in clusters}, match)
+        policies = self._forward.hash_policies if self._forward is not None else ()
+        self._hashing = HashPolicies(policies) if policies else None
         self.counts_attempts = match.virtual_host.include_attempt_count
         self.tells_attempts = match.virtual_host.include_attempt_count_in_response
-        self.changes_response = bool(self._response or self._cluster_response or self.tells_attempts)
+        gives_cookies = self._hashing is not None and self._hashing.gives_cookies
+        self.changes_response = bool(self._response or self._cluster_response or self.tells_attempts or gives_cookies)
         self.changes_request = bool(self._request or self._cluster_request or match.rewrite) or any(
             own.host_rewrite or (self._forward is not None and self._forward.host_rewrite) for own in clusters
         )
@@ -85,8 +93,21 @@ class RoutePlan:
     def change_response(self, exchange: "Exchange", head: ResponseHead) -> None:
         """Do to an answer, a host's or our own, what is configured."""
         self._apply(self._response, self._cluster_response, head.headers, exchange)
+        if self._hashing is not None and self._hashing.gives_cookies and exchange.response is head:
+            self._give_cookie(exchange, head)
         if self.tells_attempts and exchange.attempts:
             head.headers.set(envoy_headers.ATTEMPT_COUNT, b"%d" % exchange.attempts)
+
+    def hash_of(self, exchange: "Exchange") -> int | None:
+        """What the host of a request is chosen by, where its cluster hashes; None when there is nothing to hash."""
+        return self._hashing.hash_of(exchange) if self._hashing is not None else None
+
+    def _give_cookie(self, exchange: "Exchange", head: ResponseHead) -> None:
+        """The client keeps to its host from now on."""
+        if self._hashing is not None and exchange.cluster.config.lb_policy in HASHED:
+            cookie = self._hashing.cookie_for(exchange)
+            if cookie:
+                head.headers.append(_SET_COOKIE, cookie)
 
     def _apply(
         self,

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.cluster.workloads import CallerIndex
+from agent.proxy.mirror import MirrorBook
 from agent.router.table import RouteTable
 from agent.stats.access_log import AccessLogWriter
 from agent.stats.names import worker_group
@@ -41,7 +43,9 @@ class Runtime:
         "_log_path",
         "_logs",
         "_unserved",
+        "callers",
         "clock",
+        "mirrors",
         "node",
         "rng",
         "snapshot",
@@ -69,7 +73,9 @@ class Runtime:
         self.wall = wall  # seconds since the epoch
         self.rng = rng
         self.tls = TlsContexts()
+        self.callers = CallerIndex()
         self.stats = Registry()
+        self.mirrors = MirrorBook()
         self.worker_stats = self.stats.get("worker.", worker_group)
         self.snapshot = Snapshot(0, {}, {})
         self._log_path = log_path

@@ -37,8 +37,9 @@ def decided(exchange: "Exchange", head: ResponseHead, body: bytes, end_stream: b
         exchange.route_deadline = NEVER
         exchange.connection.closing = True  # no request follows
         return b"", False
-    if exchange.upstream is not None:
-        exchange.upstream.retired = True
+    upstream = exchange.upstream
+    if upstream is not None:
+        upstream.retired = True
     exchange.connection.closing = True
     if head.status >= _REFUSED:
         return body, end_stream
@@ -50,8 +51,12 @@ def decided(exchange: "Exchange", head: ResponseHead, body: bytes, end_stream: b
 
 
 def begin(exchange: "Exchange") -> None:
-    """The head of the 101 is written."""
-    exchange.send_kept()
+    """The head of the 101 is written: what the client said early goes up."""
+    body, upstream = exchange.body, exchange.upstream
+    early = body.take() if body is not None else b""
+    if early and upstream is not None:
+        upstream.write(early)
+    exchange.balance()
 
 
 def is_open(exchange: "Exchange") -> bool:
@@ -63,7 +68,12 @@ def from_downstream(exchange: "Exchange", data: bytes) -> None:
     """Bytes of the client. Before the host has switched they are kept like a request's body."""
     exchange.active_at = exchange.connection.last_active
     exchange.received_bytes += len(data)
-    exchange.take_raw(data)
+    upstream = exchange.upstream
+    if upstream is not None and is_open(exchange):
+        upstream.write(data)
+    elif exchange.body is not None:
+        exchange.body.queue(data)
+        exchange.balance()
 
 
 def from_upstream(exchange: "Exchange", data: bytes) -> None:

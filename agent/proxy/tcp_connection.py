@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from agent.codec.head import Headers, RequestHead
 from agent.model.cells import CONNECTIONS
 from agent.model.route import WeightedCluster
+from agent.proxy.standard_metrics import STRANGER
 from agent.proxy.tcp_upstream import TcpUpstream
 from agent.stats import names
+from agent.stats.istio import RECEIVED, SENT, TcpSeries
 from agent.upstream.wheel import NEVER, Timed
 from mesh.tasks import spawn
 
@@ -49,8 +51,10 @@ class TcpConnection(Timed):
         "_paused",
         "_task",
         "attempts",
+        "caller",
         "carrier",
         "chain",
+        "choice",
         "ended",
         "flags",
         "host",
@@ -60,6 +64,7 @@ class TcpConnection(Timed):
         "received_bytes",
         "secure",
         "sent_bytes",
+        "series",
         "started",
         "transport",
         "transport_failure",
@@ -71,16 +76,20 @@ class TcpConnection(Timed):
     match = None
     status = 0
     tried = ()
-    request_done_at = response_at = 0.0
+    request_done_at = 0.0
+    response_at = 0.0
 
     def __init__(self, chain: "TcpChain", peer_address: str, local_address: str) -> None:
         super().__init__()
         self.chain = chain
+        self.choice: WeightedCluster = chain.choose()
         self.peer_address = peer_address
         self.local_address = local_address
         self.peer_uris: frozenset[str] = frozenset()
         self.secure = False
         self.transport: Any = None
+        self.caller = STRANGER  # who the client is, as metrics name it
+        self.series: TcpSeries | None = None
         self.carrier: TcpUpstream | None = None
         self.host: Any = None
         self.flags = self.transport_failure = ""
@@ -101,8 +110,8 @@ class TcpConnection(Timed):
         return self
 
     @property
-    def choice(self) -> WeightedCluster:
-        return self.chain.choice
+    def cluster(self) -> "UpstreamCluster | None":
+        return self._cluster
 
     # --- the client -------------------------------------------------------------------------------------------
 
@@ -116,6 +125,8 @@ class TcpConnection(Timed):
         self._touch()
         self.received_bytes += len(data)
         self.chain.counts[names.TCP_RX_BYTES] += len(data)
+        if self.series is not None:
+            self.series.counts[RECEIVED] += len(data)
         upstream = self.carrier
         if upstream is None or not upstream.admitted:
             self._early.append(data)
@@ -157,7 +168,7 @@ class TcpConnection(Timed):
 
     def _begin(self) -> None:
         chain = self.chain
-        cluster = self._cluster = chain.runtime.snapshot.clusters.get(chain.config.cluster)
+        cluster = self._cluster = chain.runtime.snapshot.clusters.get(self.choice.cluster)
         if cluster is None:
             chain.counts[names.TCP_NO_ROUTE] += 1
             self._refuse("NC")
@@ -214,6 +225,10 @@ class TcpConnection(Timed):
 
     def _open(self, upstream: TcpUpstream) -> None:
         self.carrier = upstream
+        reporter = self.chain.reporter
+        if reporter is not None:
+            self.series = series = reporter.opened(self)
+            series.counts[RECEIVED] += self.received_bytes
         self._touch()
         early, self._early = self._early, []
         upstream.admit()
@@ -233,6 +248,8 @@ class TcpConnection(Timed):
         self._touch()
         self.sent_bytes += len(data)
         self.chain.counts[names.TCP_TX_BYTES] += len(data)
+        if self.series is not None:
+            self.series.counts[SENT] += len(data)
         if self._cluster is not None:
             self._cluster.stats.counts[names.CX_RX_BYTES] += len(data)
         if not self._lost:

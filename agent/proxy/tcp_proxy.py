@@ -11,6 +11,7 @@ from agent.model.listener import FilterChain, Listener, TcpProxy
 from agent.model.route import WeightedCluster
 from agent.proxy.chain import logs_of
 from agent.proxy.runtime import Runtime
+from agent.proxy.standard_metrics import reporter_of
 from agent.proxy.tcp_connection import TcpConnection
 from agent.stats import names
 from agent.stats.groups import Group
@@ -21,17 +22,20 @@ class TcpChain:
     """`identity`: the SPIFFE id in whose name hosts are connected."""
 
     __slots__ = (
+        "_choices",
         "_listener_counts",
         "_logs",
         "_open",
-        "choice",
+        "_total",
         "clock",
         "config",
         "counts",
         "identity",
         "node",
         "own_id",
+        "reporter",
         "runtime",
+        "server_names",
         "tls",
         "transport",
         "trusted_hops",
@@ -44,10 +48,13 @@ class TcpChain:
         proxy = config.network
         assert isinstance(proxy, TcpProxy)
         self.config = proxy
-        self.choice = WeightedCluster(cluster=proxy.cluster, weight=1)
+        weights = proxy.weighted or ((proxy.cluster, 1),)
+        self._choices = tuple(WeightedCluster(cluster=name, weight=weight) for name, weight in weights)
+        self._total = sum(own.weight for own in self._choices)
         self.runtime = runtime
         self.identity = listener.identity
         self.transport = config.transport
+        self.server_names = config.server_names
         self.tls = config.tls
         self.own_id = config.tls.identity if config.tls is not None else ""
         self.node = runtime.node
@@ -58,16 +65,28 @@ class TcpChain:
         self.counts = runtime.stats.get(f"tcp.{proxy.stat_prefix}", lambda: tcp_group(proxy.stat_prefix)).counts
         self._listener_counts = listener_stats.counts
         self._logs = logs_of(runtime, proxy.access_logs)
+        self.reporter = reporter_of(runtime, listener)
         self._open: set[TcpConnection] = set()
 
     def connection(self, peer_address: str, local_address: str) -> TcpConnection:
         """The protocol of an accepted connection."""
         return TcpConnection(self, peer_address, local_address)
 
+    def choose(self) -> WeightedCluster:
+        """Where a new connection goes."""
+        point = self.runtime.rng() * self._total if len(self._choices) > 1 else 0.0
+        for choice in self._choices:
+            point -= choice.weight
+            if point < 0:
+                return choice
+        return self._choices[-1]
+
     def on_opened(self, connection: TcpConnection) -> None:
         self._open.add(connection)
         self.counts[names.TCP_CX_TOTAL] += 1
         self._listener_counts[names.LISTENER_CX_ACTIVE] += 1
+        if connection.secure and self.reporter is not None:
+            connection.caller = self.reporter.caller_of(connection.peer_uris, connection.peer_address)
 
     def on_ended(self, connection: TcpConnection) -> None:
         """Both sides are gone: count and log."""
@@ -75,6 +94,8 @@ class TcpChain:
         self._listener_counts[names.LISTENER_CX_ACTIVE] -= 1
         self._listener_counts[names.LISTENER_CX_DESTROY] += 1
         self.wall_offset_s = self.runtime.wall() - self.clock()
+        if self.reporter is not None:
+            self.reporter.closed(connection, connection.series)
         for line, write in self._logs:
             write(line(connection))
 

@@ -39,6 +39,7 @@ def _instance(item: LocalInstance) -> report_pb2.Instance:
         health_reason=item.health_reason,
         bypass_possible=item.bypass_possible,
         health_since_ms=item.health_since_ms,
+        gateway=item.gateway,
     )
 
 

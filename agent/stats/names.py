@@ -40,6 +40,9 @@ _CLUSTER = (
     "ssl.fail_verify_san",
     "ssl.session_reused",
     "upstream_rq_active_overflow",
+    "retry_or_shadow_abandoned",
+    "upstream_rq_retry_backoff_ratelimited",
+    "upstream_rq_per_try_idle_timeout",
 )
 (
     CX_TOTAL,
@@ -76,6 +79,9 @@ _CLUSTER = (
     SSL_FAIL_VERIFY_SAN,
     SSL_SESSION_REUSED,
     RQ_ACTIVE_OVERFLOW,
+    RETRY_OR_SHADOW_ABANDONED,
+    RQ_RETRY_BACKOFF_RATELIMITED,
+    RQ_PER_TRY_IDLE_TIMEOUT,
 ) = range(len(_CLUSTER))
 RQ_TIME, CX_CONNECT_MS = range(2)  # places in `histograms`
 CLUSTER = Layout(
@@ -150,6 +156,14 @@ HTTP = Layout(
     completed=True,
 )
 
+_FAULT = ("aborts_injected", "delays_injected", "faults_overflow", "response_rl_injected", "active_faults")
+FAULT_ABORTS, FAULT_DELAYS, FAULT_OVERFLOW, FAULT_RATE_LIMITS, FAULT_ACTIVE = range(len(_FAULT))
+FAULT = Layout(_FAULT, gauges=frozenset({FAULT_ACTIVE}))
+
+_CORS = ("origin_valid", "origin_invalid")
+CORS_VALID, CORS_INVALID = range(len(_CORS))
+CORS = Layout(_CORS)
+
 _TCP = (
     "downstream_cx_total",
     "downstream_cx_no_route",
@@ -206,6 +220,14 @@ def cluster_group(name: str) -> Group:
 
 def http_group(stat_prefix: str) -> Group:
     return Group(HTTP, f"http.{_part(stat_prefix)}.")
+
+
+def fault_group(stat_prefix: str) -> Group:
+    return Group(FAULT, f"http.{_part(stat_prefix)}.fault.")
+
+
+def cors_group(stat_prefix: str) -> Group:
+    return Group(CORS, f"http.{_part(stat_prefix)}.cors.")
 
 
 def tcp_group(stat_prefix: str) -> Group:

@@ -1,22 +1,24 @@
 """All groups of one worker, by prefix, so that a subject that goes and comes again goes on counting.
 
-Owns:   which groups exist, one report over all of them.
+Owns:   which groups exist, Istio's metrics beside them, one report over all.
 Invariant: a group that is dropped is still reported until its gauges are back at 0.
 """
 
 from collections.abc import Callable
 
 from agent.stats.groups import Group, Report
+from agent.stats.istio import StandardMetrics
 
 
 class Registry:
     """The groups of a worker."""
 
-    __slots__ = ("_ending", "_groups")
+    __slots__ = ("_ending", "_groups", "standard")
 
     def __init__(self) -> None:
         self._groups: dict[str, Group] = {}
         self._ending: dict[str, Group] = {}
+        self.standard = StandardMetrics()
 
     def get(self, key: str, make: Callable[[], Group]) -> Group:
         """The group of `key`, made when it is new."""
@@ -39,5 +41,6 @@ class Registry:
             group.report(report)
         for group in self._ending.values():
             group.report(report)
+        self.standard.report(report)
         self._ending = {key: group for key, group in self._ending.items() if group.in_use}
         return report

@@ -12,6 +12,7 @@ How a worker uses it
   on Commit    new name: UpstreamCluster(config, assignment, parts, stats, row, ejected); changed: update(config,
                assignment); gone: close(), after the snapshot without it is in place. An assignment of None = no hosts.
   on Cells     use_row(row), also for a cluster that is known already.
+  on HashTables use_tables(tables); those of a cluster that is not here yet wait for it in agent.listener.clusters.
   on HostState set_ejected(host, ejected). Verdicts on clusters that are not here yet go in as `ejected` above.
   each second  take_host_rows() into StatsDelta.hosts; of a closed cluster too, until it is `settled`.
 How a chain uses it
@@ -22,16 +23,20 @@ How a chain uses it
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic, time
 from typing import Any, Protocol
 
-from agent.cluster.hosts import Host
-from agent.cluster.load_balancing import Balancing, balance
+from agent.cluster.hash_tables import Table
+from agent.cluster.hosts import LONG_AGO, Availability, Host
+from agent.cluster.load_balancing import HASHED, Balancing, balance
 from agent.cluster.outlier_monitor import Firing, OutlierMonitor
 from agent.cluster.pickers import NoHost, Picker
-from agent.cluster.retries import RetryRules
+from agent.cluster.retries import AT_ONCE, RetryRules
+from agent.cluster.retry_priorities import RetryPriorities
 from agent.cluster.thresholds import Limits
-from agent.codec.head import ResponseHead
+from agent.cluster.workloads import CallerIndex
+from agent.codec.head import RequestHead, ResponseHead
 from agent.ipc.messages import EjectRequest
 from agent.ipc.shared import Row
 from agent.model.cells import FIELDS, RETRIES, WIDTH
@@ -45,29 +50,40 @@ from agent.upstream.wheel import TimerWheel
 from mesh.resilience.backoff import Rng, delay_s
 
 HostRow = tuple[str, str, int, int, int, int]  # cluster, host, requests, successes, errors, active
+LateRow = tuple[str, str, int]  # cluster, host, failures without an answer on a connection that was there
 _UNAVAILABLE = 503  # what a failure without an answer counts as
 _TIMED_OUT = 504
 
 
 class Trying(Protocol):
-    """A request (agent.proxy.exchange): `tried` hosts, `attempts` so far, its RetryRules, whether it holds a slot."""
+    """A request (agent.proxy.exchange): `tried` hosts, `attempts` so far, its RetryRules, whether it holds a slot.
 
+    `asked_s`: RetryRules.asked_delay_s of the last answer that is tried again; `back_offs`: pauses so far that no
+    answer asked for.
+    """
+
+    head: RequestHead
     tried: list[Any]
     attempts: int
     retry: Any
     action: Any
     flags: str
     holds_retry: bool
+    asked_s: float
+    back_offs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all clusters of a worker share. `eject` sends a request to the supervisor."""
+    """What all clusters of a worker share. `eject` sends a request to the supervisor; `callers` hears of all hosts;
+    `wall`: seconds since the epoch."""
 
     wheel: TimerWheel
     tls_contexts: TlsContexts
     rng: Rng
     eject: Callable[[EjectRequest], None]
+    callers: CallerIndex = field(default_factory=CallerIndex)
+    wall: Callable[[], float] = time
 
 
 def _own_row() -> Row:
@@ -82,6 +98,7 @@ class UpstreamCluster:
     """
 
     __slots__ = (
+        "_balancing",
         "_closed",
         "_ejected",
         "_hosts",
@@ -90,6 +107,8 @@ class UpstreamCluster:
         "_overprovisioning_factor",
         "_parts",
         "_picker",
+        "_retry_priorities",
+        "_tables",
         "config",
         "limits",
         "stats",
@@ -117,6 +136,9 @@ class UpstreamCluster:
         self._ejected = set(ejected)
         self._closed = False
         self._picker: Picker = NoHost()
+        self._balancing: Balancing | None = None
+        self._retry_priorities: RetryPriorities | None = None  # made when a retry asks for it
+        self._tables: tuple[Table, ...] = ()
         self._overprovisioning_factor = 140
         detection = config.outlier_detection
         self._monitor = OutlierMonitor(detection) if detection is not None else None
@@ -167,6 +189,11 @@ class UpstreamCluster:
             for pool in found.pools.values():
                 pool.close_idle()
 
+    def use_tables(self, tables: tuple[Table, ...]) -> None:
+        """Choose by these from now on (lb_policy RING_HASH and MAGLEV)."""
+        self._tables = tables
+        self._balance()
+
     def close(self) -> None:
         """The cluster is gone from the config: nobody is picked any more, requests in flight go on."""
         self._closed = True
@@ -190,6 +217,7 @@ class UpstreamCluster:
         for key in before.keys() - endpoints.keys():
             pools += _taken_pools(before[key])
             self._leaving.append(before[key])
+            self._forget(before[key].endpoint)
         self._hosts = {key: self._host(before.get(key), endpoint, pools) for key, endpoint in endpoints.items()}
         self._balance()
         _close(pools)  # last: requests that wait there may pick again at once
@@ -198,22 +226,47 @@ class UpstreamCluster:
         if host is None:
             host = Host(endpoint)
             host.ejected = host.key in self._ejected
+            self._parts.callers.add(endpoint.address, endpoint.workload)
         elif host.endpoint != endpoint:
             if host.endpoint.transport != endpoint.transport:
                 pools += _taken_pools(host)
+            if host.endpoint.workload != endpoint.workload:
+                self._forget(host.endpoint)
+                self._parts.callers.add(endpoint.address, endpoint.workload)
             host.replace_endpoint(endpoint)
         return host
 
+    def _forget(self, endpoint: Endpoint) -> None:
+        self._parts.callers.remove(endpoint.address, endpoint.workload)
+
     def _balance(self) -> None:
+        config = self.config
+        if config.slow_start is not None:
+            self._note_fit()
         how = Balancing(
-            policy=self.config.lb_policy,
-            choice_count=self.config.choice_count,
-            panic_threshold_percent=self.config.healthy_panic_threshold_percent,
+            policy=config.lb_policy,
+            choice_count=config.choice_count,
+            panic_threshold_percent=config.healthy_panic_threshold_percent,
             overprovisioning_factor=self._overprovisioning_factor,
             rng=self._parts.rng,
             counts=self.stats.counts,
+            locality_weighted=config.locality_weighted,
+            slow_start=config.slow_start,
+            clock=monotonic,
+            hash_of=_hash_of,
+            tables=self._tables,
+            balance_factor_percent=config.hashing.balance_factor_percent,
         )
         self._picker = balance(list(self._hosts.values()), how) if not self._closed else NoHost()
+        self._balancing = how
+        self._retry_priorities = None
+
+    def _note_fit(self) -> None:
+        """Hosts that are healthy for the first time begin their slow start."""
+        now = monotonic()
+        for host in self._hosts.values():
+            if host.fit_since == LONG_AGO and host.availability == Availability.HEALTHY:
+                host.fit_since = now
 
     # --- reports ------------------------------------------------------------------------------------------------
 
@@ -230,6 +283,18 @@ class UpstreamCluster:
         self._leaving = [host for host in self._leaving if host.active]
         return rows
 
+    def take_late_rows(self) -> list[LateRow]:
+        """Increases of late failures per host since the last call, where they are counted apart. Hosts without any are
+        left out."""
+        rows: list[LateRow] = []
+        if self._monitor is not None and self._monitor.split:
+            for host in self._hosts.values():
+                late = host.late_errors - host.reported_late
+                if late:
+                    host.reported_late = host.late_errors
+                    rows.append((self.config.name, host.key, late))
+        return rows
+
     # --- picking ------------------------------------------------------------------------------------------------
 
     def pick(self, exchange: Trying) -> Host | None:
@@ -237,14 +302,27 @@ class UpstreamCluster:
 
         A retry with the previous_hosts predicate picks again, so many times at most, while the host was tried before.
         """
-        host = self._picker.pick()
-        if exchange.tried:
-            rules: RetryRules = exchange.retry
-            for _ in range(rules.attempts_to_pick):
-                if host is None or host not in exchange.tried:
-                    break
-                host = self._picker.pick()
+        return self._pick_again(exchange) if exchange.tried else self._picker.pick(exchange)
+
+    def _pick_again(self, exchange: Trying) -> Host | None:
+        rules: RetryRules = exchange.retry
+        picker = self._picker
+        if rules.priority_updates:
+            picker = self._retry_picker(exchange.tried, rules.priority_updates) or picker
+        host = picker.pick(exchange)
+        for refused in range(rules.attempts_to_pick):
+            if host is None or host not in exchange.tried:
+                break
+            host = picker.pick(exchange, refused + 1)
         return host
+
+    def _retry_picker(self, tried: list[Any], every: int) -> Picker | None:
+        how = self._balancing
+        if how is None or how.policy in HASHED or self._closed:
+            return None
+        if self._retry_priorities is None:
+            self._retry_priorities = RetryPriorities(list(self._hosts.values()), how)
+        return self._retry_priorities.picker(tried, every)
 
     def pick_host(self) -> Host | None:
         """The host of a connection that is not tried again (TCP)."""
@@ -291,22 +369,25 @@ class UpstreamCluster:
 
     def on_connect_failure(self, host: Host) -> None:
         """A request got no connection."""
-        self._failed(host, _UNAVAILABLE)
+        self._failed(host, _UNAVAILABLE, connected=False)
 
     def on_reset(self, host: Host) -> None:
         """A host ended a request without an answer."""
-        self._failed(host, _UNAVAILABLE)
+        self._failed(host, _UNAVAILABLE, connected=True)
 
-    def on_timeout(self, host: Host) -> None:
-        """A host has not answered in time, for the route or for one try."""
-        self._failed(host, _TIMED_OUT)
+    def on_timeout(self, host: Host, connected: bool = True) -> None:
+        """A host has not answered in time, for the route or for one try. `connected`: it was asked."""
+        self._failed(host, _TIMED_OUT, connected)
 
-    def _failed(self, host: Host, status: int) -> None:
+    def _failed(self, host: Host, status: int, connected: bool) -> None:
         host.errors += 1
         monitor = self._monitor
         if monitor is not None:
             if monitor.split:
                 host.local_errors += 1
+                if connected:
+                    host.late_errors += 1
+                    monitor.connected(host)
             self._request_ejections(host, monitor.local_failed(host, status), status)
 
     def _request_ejections(self, host: Host, fired: tuple[Firing, ...], status: int) -> None:
@@ -318,8 +399,14 @@ class UpstreamCluster:
     def retry_after_status(self, exchange: Trying, head: ResponseHead) -> bool:
         """Whether another try follows on this answer; then a retry is under way until its own verdict."""
         rules: RetryRules = exchange.retry
-        wanted = (head.status in rules.statuses or rules.looks_further) and rules.wants_answer(head)
+        wanted = (head.status in rules.statuses or rules.looks_further) and rules.wants_answer(head, exchange.head)
+        if wanted and rules.tells_when:
+            exchange.asked_s = rules.asked_delay_s(head, self._parts.wall())
         return (wanted or exchange.holds_retry) and self._retry(exchange, rules, wanted)
+
+    def retry_beside(self, exchange: Trying) -> bool:
+        """The same for a try that takes too long and goes on."""
+        return self._retry(exchange, exchange.retry, True)
 
     def retry_after_reset(self, exchange: Trying, reason: str) -> bool:
         """The same for a try that ended without an answer (agent.model.resets)."""
@@ -344,7 +431,6 @@ class UpstreamCluster:
             return False
         exchange.holds_retry = True
         counts[names.RQ_RETRY] += 1
-        counts[names.RQ_RETRY_BACKOFF] += 1
         return True
 
     def end_retry(self, exchange: Trying) -> None:
@@ -353,18 +439,29 @@ class UpstreamCluster:
         self.limits[exchange.action.priority_high].release(RETRIES)
 
     def retry_delay_s(self, exchange: Trying) -> float:
-        """The back-off before the try that was just allowed."""
+        """The pause before the try that was just allowed."""
         rules: RetryRules = exchange.retry
-        return delay_s(exchange.attempts, base_s=rules.base_s, max_s=rules.max_s, rng=self._parts.rng)
+        asked_s, exchange.asked_s = exchange.asked_s, 0.0
+        rng, counts = self._parts.rng, self.stats.counts
+        if asked_s > 0:
+            counts[names.RQ_RETRY_BACKOFF_RATELIMITED] += 1
+            return asked_s * (1 + rng() / 2)
+        if asked_s == AT_ONCE:
+            return 0.0
+        counts[names.RQ_RETRY_BACKOFF] += 1
+        exchange.back_offs += 1
+        return delay_s(exchange.back_offs, base_s=rules.base_s, max_s=rules.max_s, rng=rng)
 
-    def per_try_timeout_s(self, exchange: Trying) -> float:
-        """0 = none."""
-        rules: RetryRules = exchange.retry
-        return rules.per_try_timeout_s
+
+def _hash_of(request: Any) -> int | None:
+    """What the request's route has hashed (agent.proxy.plan); nothing for what has no route."""
+    match = getattr(request, "match", None)
+    return match.plan.hash_of(request) if match is not None else None
 
 
 def _flag(exchange: Trying, flag: str) -> None:
-    exchange.flags = f"{exchange.flags},{flag}" if exchange.flags else flag
+    if flag not in exchange.flags.split(","):
+        exchange.flags = f"{exchange.flags},{flag}" if exchange.flags else flag
 
 
 def _priority_cells(row: Row, priority: int) -> tuple[memoryview, int, tuple[int, ...]]:

@@ -11,7 +11,8 @@ import socket
 from typing import Any, Protocol
 
 from agent.codec.head import ResponseHead
-from agent.codec.http1 import ProtocolError, ResponseParser
+from agent.codec.protocol_error import ProtocolError
+from agent.codec.response_parser import ResponseParser
 from agent.model.resets import CONNECTION_TERMINATION, PROTOCOL_ERROR
 from agent.stats.names import CX_PROTOCOL_ERROR, CX_RX_BYTES, CX_TX_BYTES
 from agent.upstream.addresses import address_text
@@ -224,8 +225,3 @@ class UpstreamConnection(Timed):
         """Idle for too long."""
         if self.receiver is None:
             self.owner.on_idle_timeout(self)
-
-    @property
-    def usable(self) -> bool:
-        """It can take a request now."""
-        return self.keep_alive and not self.retired and not self.transport.is_closing()

@@ -80,7 +80,7 @@ class Pool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if connection.keep_alive and not connection.retired and not connection.transport.is_closing():
                 return connection
         return None
 
@@ -158,11 +158,11 @@ class Pool:
         except TimeoutError:
             counts[names.CX_CONNECT_TIMEOUT] += 1
             return CONNECT_TIMEOUT, ""
-        except TlsError as error:
-            return CONNECT_FAILURE, f"TLS_error:_{error}".replace(" ", "_")
-        except ssl.SSLError as error:
+        except TlsError as refused:  # a name of its own for each: mypyc gives a name one type
+            return CONNECT_FAILURE, f"TLS_error:_{refused}".replace(" ", "_")
+        except ssl.SSLError as failed:
             counts[names.SSL_CONNECTION_ERROR] += 1
-            return CONNECT_FAILURE, f"TLS_error:_{error.reason or error}".replace(" ", "_")
+            return CONNECT_FAILURE, f"TLS_error:_{failed.reason or failed}".replace(" ", "_")
         except OSError as error:
             return CONNECT_FAILURE, f"delayed_connect_error:_{_text(error)}".replace(" ", "_")
         return "", ""
@@ -219,7 +219,8 @@ class Pool:
     def on_released(self, connection: UpstreamConnection) -> None:
         """A connection has finished a request and can take another."""
         limit = self._cluster.config.max_requests_per_connection
-        if self._closed or not connection.usable:
+        usable = connection.keep_alive and not connection.retired and not connection.transport.is_closing()
+        if self._closed or not usable:
             connection.close()
         elif limit and connection.requests >= limit:
             self._cluster.stats.counts[names.CX_MAX_REQUESTS] += 1

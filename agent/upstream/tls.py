@@ -17,6 +17,7 @@ from agent.model.tls import DownstreamTls, KeyPair, UpstreamTls
 CALLER = "caller"
 MESH = "mesh"
 SYSTEM = "system"
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class TlsError(Exception):
@@ -40,12 +41,16 @@ class TlsContexts:
     def __init__(self) -> None:
         self._pairs: dict[str, KeyPair] = {}
         self._trust_pem = b""
+        self._roots: dict[str, bytes] = {}
         self._cache: dict[tuple[Any, ...], ssl.SSLContext] = {}
 
-    def replace(self, pairs: tuple[KeyPair, ...], trust_pem: bytes) -> None:
-        """Use these from the next connection on."""
+    def replace(
+        self, pairs: tuple[KeyPair, ...], trust_pem: bytes, roots: tuple[tuple[str, bytes], ...] = ()
+    ) -> None:  # fmt: skip
+        """Use these from the next connection on. `roots`: the user's, by the name of their secret."""
         self._pairs = {pair.identity: pair for pair in pairs}
         self._trust_pem = trust_pem
+        self._roots = dict(roots)
         self._cache.clear()
 
     def client(self, tls: UpstreamTls, caller: str) -> ssl.SSLContext:
@@ -62,17 +67,20 @@ class TlsContexts:
 
     def server(self, tls: DownstreamTls) -> ssl.SSLContext:
         """The context to accept with. Raises TlsError."""
-        key = ("server", tls.identity, tls.trust, tls.alpn, tls.require_client_certificate)
+        key = ("server", tls)
         context = self._cache.get(key)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_NONE
+            context.verify_mode = _client_check(tls)
             context.num_tickets = 1
-            self._fill(context, tls.identity, tls.trust, tls.alpn)
+            self._fill(context, tls.secret or tls.identity, tls.trust, tls.alpn, tls.trust_secret)
+            _restrict(context, tls)
             self._cache[key] = context
         return context
 
-    def _fill(self, context: ssl.SSLContext, identity: str, trust: str, alpn: tuple[str, ...]) -> None:
+    def _fill(
+        self, context: ssl.SSLContext, identity: str, trust: str, alpn: tuple[str, ...], trust_secret: str = ""
+    ) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if alpn:
             context.set_alpn_protocols(list(alpn))
@@ -81,19 +89,41 @@ class TlsContexts:
             if pair is None:
                 raise TlsError(f"no certificate for {identity} is held here")
             _load_key_pair(context, pair)
-        self._load_trust(context, trust)
+        if context.verify_mode is not ssl.CERT_NONE:
+            self._load_trust(context, trust, trust_secret)
 
-    def _load_trust(self, context: ssl.SSLContext, trust: str) -> None:
-        if trust == SYSTEM:
+    def _load_trust(self, context: ssl.SSLContext, trust: str, secret: str) -> None:
+        if trust == SYSTEM and not secret:
             context.load_default_certs()
             return
-        pem = self._trust_pem.decode("ascii", "replace") if trust == MESH else trust
+        pem = trust
+        if secret:
+            pem = self._roots.get(secret, b"").decode("ascii", "replace")
+        elif trust == MESH:
+            pem = self._trust_pem.decode("ascii", "replace")
         if not pem.strip():
-            raise TlsError("no trust roots are held here")
+            raise TlsError(f"no trust roots {secret} are held here" if secret else "no trust roots are held here")
         try:
             context.load_verify_locations(cadata=pem)
         except ssl.SSLError as error:
             raise TlsError(f"the trust roots cannot be used: {error}") from error
+
+
+def _client_check(tls: DownstreamTls) -> ssl.VerifyMode:
+    if tls.require_client_certificate:
+        return ssl.CERT_REQUIRED
+    return ssl.CERT_OPTIONAL if tls.ask_client_certificate else ssl.CERT_NONE
+
+
+def _restrict(context: ssl.SSLContext, tls: DownstreamTls) -> None:
+    """Versions and ciphers. Raises TlsError."""
+    context.minimum_version = _VERSIONS[tls.min_version]
+    context.maximum_version = _VERSIONS[tls.max_version]
+    if tls.ciphers:
+        try:
+            context.set_ciphers(":".join(tls.ciphers))
+        except ssl.SSLError as error:
+            raise TlsError(f"the ciphers {', '.join(tls.ciphers)} cannot be used: {error}") from error
 
 
 def peer_names(transport: Any) -> tuple[frozenset[str], frozenset[str]]:

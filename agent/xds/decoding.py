@@ -6,14 +6,14 @@ Not:    what a message means (agent.config), when it is served (warming).
 
 from agent.config.decode import Meaning, decode_whole
 from agent.config.fields import Rejected
-from agent.config.secrets import trust_bundle
+from agent.config.secrets import secret
 from agent.ipc.messages import ROUTE_CONFIGURATION
 from agent.model.cluster import Cluster
 from agent.model.listener import Listener
 from agent.model.route import RouteConfiguration
-from agent.model.tls import DownstreamTls, UpstreamTls
+from agent.model.tls import DownstreamTls, KeyPair, UpstreamTls
 from agent.xds.resources import KIND_OF, WILDCARD, Decoded
-from agent.xds.warming import route_configurations_of
+from agent.xds.warming import route_configurations_of, secrets_of
 from mesh.xds import type_url
 
 MESH_TRUST = UpstreamTls().trust
@@ -26,13 +26,21 @@ WITHOUT_IDENTITY = (
 def decode_resource(url: str, name: str, body: bytes) -> Decoded | str:
     """What the resource brings, or why it is refused (`field path: found ..., expected ...`). Never raises."""
     if url == type_url.SECRET:
-        trust = trust_bundle(name, body)
-        return str(trust) if isinstance(trust, Rejected) else Decoded(values=(), trust_pem=trust)
+        return _secret(secret(name, body))
     found = decode_whole(url, name, body)
     if isinstance(found, Rejected):
         return str(found)
     inline = tuple((ROUTE_CONFIGURATION, routes.name, routes) for routes in found.inline)
     return Decoded(values=((KIND_OF[url], name, found.value), *inline), needs=_needs(found))
+
+
+def _secret(found: bytes | KeyPair | Rejected) -> Decoded | str:
+    match found:
+        case Rejected():
+            return str(found)
+        case KeyPair():
+            return Decoded(values=(), pair=found)
+    return Decoded(values=(), trust_pem=found)
 
 
 def decode_foreign(url: str, name: str, body: bytes) -> Decoded | str:
@@ -53,7 +61,12 @@ def _needs_identity(value: object) -> bool:
 
 
 def _is_of_the_mesh(tls: UpstreamTls | DownstreamTls | None) -> bool:
-    return tls is not None and (bool(tls.identity) or tls.trust == MESH_TRUST)
+    if tls is None:
+        return False
+    if isinstance(tls, DownstreamTls) and not (tls.require_client_certificate or tls.ask_client_certificate):
+        return bool(tls.identity)
+    by_secret = isinstance(tls, DownstreamTls) and bool(tls.trust_secret)
+    return bool(tls.identity) or (tls.trust == MESH_TRUST and not by_secret)
 
 
 def _needs(meaning: Meaning) -> frozenset[tuple[str, str]]:
@@ -65,5 +78,6 @@ def _needs(meaning: Meaning) -> frozenset[tuple[str, str]]:
         case Listener() as listener:
             own = {routes.name for routes in meaning.inline}
             names = set(route_configurations_of(listener)) - own
-            return frozenset((type_url.ROUTE_CONFIGURATION, name) for name in names)
+            routes = ((type_url.ROUTE_CONFIGURATION, name) for name in names)
+            return frozenset((*routes, *((type_url.SECRET, name) for name in secrets_of(listener))))
     return frozenset()

@@ -6,9 +6,10 @@ Invariant: a Held can be served: it decoded without a complaint.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.ipc.messages import CLUSTER, LISTENER, LOAD_ASSIGNMENT, ROUTE_CONFIGURATION, VIRTUAL_HOST, Config
+from agent.model.tls import KeyPair
 from mesh.xds import type_url
 
 KIND_OF: Mapping[str, str] = {
@@ -25,12 +26,14 @@ WILDCARD = "*"
 class Decoded:
     """What a resource brings to the workers' tables, as (kind, name, value), and the resources that it names.
 
-    `needs`: (type URL, name); the name is WILDCARD where everything of the type is wanted. `trust_pem`: of a secret.
+    `needs`: (type URL, name); the name is WILDCARD where everything of the type is wanted. Of a secret `trust_pem`, its
+    roots, or `pair`, a certificate of the user's.
     """
 
     values: tuple[tuple[str, str, Config], ...]
     needs: frozenset[tuple[str, str]] = frozenset()
     trust_pem: bytes = b""
+    pair: KeyPair | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class Held:
     type_url: str
     name: str
     version: str
-    body: bytes
+    body: bytes = field(repr=False)  # of a secret it holds a key
     decoded: Decoded
     has_ttl: bool = False
 

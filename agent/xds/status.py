@@ -50,7 +50,7 @@ def _entries(url: str, state: TypeState, *, contents: bool) -> Iterator[Entry]:
             entry.error_state.version_info = state.refused_versions.get(name, "")
         elif name in state.absent:
             entry.error_state.details = state.absent[name]
-        if contents and held is not None:
+        if contents and held is not None and held.decoded.pair is None:  # a key goes nowhere
             entry.xds_config.type_url, entry.xds_config.value = url, held.body
         yield entry
 

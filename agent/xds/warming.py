@@ -5,10 +5,10 @@ Not:    the stream (session), sending to workers (agent.supervisor).
 Source: Envoy's cluster and listener warming; control-plane.md 5, rules 17-20.
 
 A cluster is warm when its endpoints are known (an empty list is known too). A route configuration or virtual host waits
-for the clusters that it names and that exist; a listener for its route configuration, which with vhds waits for its
-first virtual host. What waits is served in its old form, if it has one. WARM_WITHIN_S, or the server's word that
-there are none, ends a wait for endpoints, for virtual hosts and for the routes of a new listener: then the cluster or
-listener is served without them, as Envoy does.
+for the clusters that it names and that exist; a listener for the secrets that it names and for its route configuration,
+which with vhds waits for its first virtual host. What waits is served in its old form, if it has one. WARM_WITHIN_S, or
+the server's word that there are none, ends a wait for endpoints, secrets, virtual hosts and for the routes of a new
+listener: then the cluster or listener is served without them, as Envoy does.
 Differs: a listener that is served already keeps its old form as long as its new routes do not come.
 A cluster goes only when nothing that is served names it.
 Invariants: each result is closed: all that it names is in it, or was nowhere in the accepted resources when it was
@@ -51,7 +51,9 @@ class Warming:
 
     def step(self, held: Iterable[Held], now: float, absent: Absent = ()) -> Published:
         """What to serve now; `now`: monotonic seconds."""
-        step = _Step(_tables(held), self._served, self._cold_since, now, absent)
+        everything = tuple(held)
+        secrets = {item.name for item in everything if item.type_url == type_url.SECRET}
+        step = _Step(_tables(everything), self._served, self._cold_since, now, absent, secrets)
         step.clusters()
         step.routes()
         step.listeners()
@@ -70,12 +72,14 @@ class _Step:
         cold_since: dict[tuple[str, str], float],
         now: float,
         absent: Absent,
+        secrets: Collection[str] = (),
     ) -> None:
         self._desired = desired
         self._served = served
         self._cold_since = cold_since
         self._now = now
         self._absent = absent
+        self._secrets = secrets
         self.fresh: _Tables = {kind: {} for kind in KINDS}
         self.cold: dict[tuple[str, str], float] = {}
         self.waiting: list[str] = []
@@ -105,8 +109,11 @@ class _Step:
     def listeners(self) -> None:
         with_hosts = {split_virtual_host_resource(name)[0] for name in self.fresh[VIRTUAL_HOST]}
         for name, value in self._desired[LISTENER].items():
+            secret = self._missing_secret(name, value)
             missing = self._missing_routes(name, value, with_hosts)
-            if missing:
+            if secret:
+                self._wait(LISTENER, name, f"secret {secret}")
+            elif missing:
                 self._wait(LISTENER, name, f"route configuration {missing}")
             else:
                 self.fresh[LISTENER][name] = value
@@ -138,6 +145,13 @@ class _Step:
                 self.fresh[ROUTE_CONFIGURATION][name] = RouteConfiguration(name=name)
                 continue
             if found.vhds and name not in with_hosts and not self._overdue(ROUTE_CONFIGURATION, name):
+                return name
+        return ""
+
+    def _missing_secret(self, listener: str, value: Config) -> str:
+        for name in secrets_of(value):
+            known = name in self._secrets or (type_url.SECRET, name) in self._absent
+            if not known and not self._overdue(LISTENER, listener):
                 return name
         return ""
 
@@ -191,8 +205,17 @@ def clusters_of(value: Config) -> tuple[str, ...]:
             return tuple(part.cluster for action in actions if isinstance(action, Forward) for part in action.clusters)
         case Listener(filter_chains=chains):
             networks = [chain.network for chain in chains]
-            return tuple(net.cluster for net in networks if not isinstance(net, HttpConnectionManager))
+            proxies = [net for net in networks if not isinstance(net, HttpConnectionManager)]
+            return tuple(name for net in proxies for name in (net.cluster, *dict(net.weighted)) if name)
     return ()
+
+
+def secrets_of(value: Config) -> tuple[str, ...]:
+    """The user's secrets that a listener's filter chains need."""
+    if not isinstance(value, Listener):
+        return ()
+    sockets = [chain.tls for chain in value.filter_chains if chain.tls is not None]
+    return tuple(dict.fromkeys(name for tls in sockets for name in tls.secrets))
 
 
 def route_configurations_of(value: Config) -> tuple[str, ...]:

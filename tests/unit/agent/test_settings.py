@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from agent import __main__ as command
 from agent import settings
 from agent.settings import Service, ServiceCheck, ServicePort, Settings, load
+from agent.supervisor.node import gateway_instance, xds_node
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import Locality
 
@@ -391,3 +393,25 @@ def test_wrong_settings_exit_64_in_one_line_and_touch_nothing(tmp_path: Path, ar
 def test_check_says_nothing_when_all_is_well(tmp_path: Path) -> None:
     ended = run("--config", str(written(tmp_path, LEAST)), "--check")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_gateway(tmp_path: Path) -> None:
+    """Off unless it is enabled; then the node says so to the control plane, and is an instance of its own."""
+    assert not load(written(tmp_path, LEAST), {}).gateway.enabled
+    text = LEAST + "[gateway]\nenabled = true\nnamespace = 'edge'\nservice_account = 'sa'\nlabels = {istio = 'edge'}\n"
+    found = load(written(tmp_path, text), {})
+    metadata = json_format.MessageToDict(xds_node(found).metadata)
+    assert (metadata["GATEWAY"], metadata["LABELS"], metadata["NAMESPACE"]) == (True, {"istio": "edge"}, "edge")
+    assert (metadata["SERVICE_ACCOUNT"], metadata["GATEWAY_ADDRESS"]) == ("sa", "10.0.0.1")
+    (own,) = gateway_instance(found.gateway)
+    assert (own.id, own.namespace, own.service_account, own.ports, own.gateway) == ("gateway", "edge", "sa", (), True)
+    wide = load(written(tmp_path, f"{text}address = '0.0.0.0'\n"), {})
+    assert json_format.MessageToDict(xds_node(wide).metadata)["GATEWAY_ADDRESS"] == "0.0.0.0"
+    assert "GATEWAY" not in json_format.MessageToDict(xds_node(load(written(tmp_path, LEAST), {})).metadata)
+    assert gateway_instance(load(written(tmp_path, LEAST), {}).gateway) == ()
+
+
+def test_labels_of_no_gateway(tmp_path: Path) -> None:
+    with pytest.raises(MeshError, match="expected enabled = true beside them") as caught:
+        load(written(tmp_path, LEAST + "[gateway]\nlabels = {istio = 'edge'}\n"), {})
+    assert caught.value.code is ErrorCode.SETTINGS

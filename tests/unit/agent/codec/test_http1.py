@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from agent.codec.head import CHUNKED, UNTIL_EOF, RequestHead, ResponseHead
-from agent.codec.http1 import MAX_IDLE_BYTES, ProtocolError, RequestParser, ResponseParser
+from agent.codec.message_parser import MAX_IDLE_BYTES
+from agent.codec.protocol_error import ProtocolError
+from agent.codec.request_parser import RequestParser
+from agent.codec.response_parser import ResponseParser
 from agent.codec.serialise import request_bytes, response_bytes
 from tests.support.malformed import REFUSED, get, post
 
@@ -279,6 +282,13 @@ def test_accepted_responses(name: str, step: int) -> None:
         b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\nraw",
         b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"HTTP/1.1 199 X\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 X\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 000 X\r\n\r\n",
+        b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 O\x1b[31mK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_refused_responses(raw: bytes) -> None:

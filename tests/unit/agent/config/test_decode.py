@@ -20,6 +20,7 @@ from agent.xds.resources import KIND_OF, WILDCARD, Decoded
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
 from tests.support import decoding as given_
+from tests.support.depth import examples
 from tests.support.golden import MESSAGES, cases
 
 URLS = sorted(MESSAGES)
@@ -165,9 +166,10 @@ def test_inline_routes_come_with_their_listener() -> None:
 
 
 def test_a_refusal_is_a_sentence_with_the_path() -> None:
-    body = given_.body_of(type_url.CLUSTER, given_.cluster(lb_policy="MAGLEV"))
+    body = given_.body_of(type_url.CLUSTER, given_.cluster(lb_policy="CLUSTER_PROVIDED"))
     assert decode_resource(type_url.CLUSTER, "c", body) == (
-        "lb_policy: found MAGLEV, expected ROUND_ROBIN, LEAST_REQUEST or RANDOM: the agent does not enforce it"
+        "lb_policy: found CLUSTER_PROVIDED, expected ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV: "
+        "the agent does not enforce it"
     )
 
 
@@ -175,7 +177,7 @@ def test_a_refusal_is_a_sentence_with_the_path() -> None:
 
 
 @given(url=st.sampled_from(URLS), name=st.text(max_size=20), body=st.binary(max_size=300))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 def test_any_bytes_have_an_answer(url: str, name: str, body: bytes) -> None:
     assert isinstance(decode_resource(url, name, body), str | Decoded)
 
@@ -192,7 +194,7 @@ BODIES = [
 
 
 @given(data=st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500))
 def test_damaged_resources_have_an_answer(data: st.DataObject) -> None:
     """Bytes of good resources, with some replaced, left out, put in or repeated."""
     url, name, whole = data.draw(st.sampled_from(BODIES))
@@ -205,7 +207,7 @@ def test_damaged_resources_have_an_answer(data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800))
 def test_strange_fields_have_an_answer(data: st.DataObject) -> None:
     """Good resources whose messages have random fields of their types set to random values."""
     url, name, whole = data.draw(st.sampled_from(BODIES))

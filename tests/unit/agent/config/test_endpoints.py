@@ -36,7 +36,7 @@ def test_everything() -> None:
         metadata={
             "filter_metadata": {
                 "envoy.transport_socket_match": {"b": "2", "a": "1"},
-                "envoy.lb": {"canary": True, "other": [1]},
+                "envoy.lb": {"canary": True, "hash_key": "k", "other": [1]},
             }
         },
     )
@@ -62,6 +62,7 @@ def test_everything() -> None:
                 transport=(("a", "1"), ("b", "2")),
                 hostname="h",
                 canary=True,
+                hash_key="k",
             ),
         ),
         overprovisioning_factor=100,

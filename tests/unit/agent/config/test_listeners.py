@@ -139,8 +139,16 @@ def test_inline_routes_have_names_of_their_own() -> None:
             "filter_chains[0].filter_chain_match.transport_protocol: found quic, expected tls or raw_buffer: ",
         ),
         (
-            listener(chain(filter_chain_match={"server_names": ["a"]})),
-            f"filter_chains[0].filter_chain_match.server_names: found an entry, {BEYOND}",
+            listener(chain(filter_chain_match={"server_names": ["a", "*a.example.com"]})),
+            "filter_chains[0].filter_chain_match.server_names[1]: found '*a.example.com', "
+            "expected a name, or *. and a name",
+        ),
+        (
+            listener(
+                chain(filter_chain_match={"server_names": ["a", "B"]}),
+                chain(filter_chain_match={"server_names": ["*.a", "b"]}),
+            ),
+            "filter_chains[1].filter_chain_match: found 'b', expected a match that no other filter chain has",
         ),
         (
             listener(chain(filter_chain_match={"destination_port": 80})),

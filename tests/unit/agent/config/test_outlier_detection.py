@@ -30,7 +30,6 @@ def test_everything() -> None:
     found = read(
         **numbers,
         split_external_local_origin_errors=True,
-        enforcing_local_origin_success_rate=0,
         interval="1s",
         base_ejection_time="2s",
         max_ejection_time="3s",
@@ -58,10 +57,6 @@ def test_the_longest_ejection_is_at_least_the_base() -> None:
     assert read(base_ejection_time="400s").max_ejection_time_s == 400.0
 
 
-def test_local_origin_detectors_do_nothing_unless_errors_are_split() -> None:
-    assert read(enforcing_failure_percentage_local_origin=100) == OutlierDetection()
-
-
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -72,18 +67,8 @@ def test_local_origin_detectors_do_nothing_unless_errors_are_split() -> None:
         ({"max_ejection_percent": 101}, "max_ejection_percent: found 101, expected at most 100"),
         ({"interval": "0s"}, "interval: found 0s, expected more than 0s"),
         (
-            {"split_external_local_origin_errors": True},
-            "enforcing_local_origin_success_rate: found 100 (the default when unset is 100), expected 0: "
-            "the agent does not enforce it",
-        ),
-        (
-            {
-                "split_external_local_origin_errors": True,
-                "enforcing_local_origin_success_rate": 0,
-                "enforcing_failure_percentage_local_origin": 1,
-            },
-            "enforcing_failure_percentage_local_origin: found 1 (the default when unset is 0), expected 0: "
-            "the agent does not enforce it",
+            {"enforcing_local_origin_success_rate": 101},
+            "enforcing_local_origin_success_rate: found 101, expected at most 100",
         ),
         ({"monitors": [{"name": "m"}]}, "monitors[0].typed_config: found unset, expected a value"),
     ],

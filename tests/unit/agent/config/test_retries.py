@@ -16,6 +16,17 @@ PREVIOUS = {
 }
 
 
+def priorities(update_frequency: int) -> dict[str, Any]:
+    return {
+        "name": "any",
+        "typed_config": {
+            "@type": "type.googleapis.com/"
+            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            "update_frequency": update_frequency,
+        },
+    }
+
+
 def policy(**fields: Any) -> RetryPolicy:
     found: RetryPolicy = action_value(retry_policy=fields).retry
     return found
@@ -44,6 +55,11 @@ def test_everything() -> None:
         retriable_request_headers=[{"name": ":method", "string_match": {"exact": "GET"}}],
         retry_host_predicate=[PREVIOUS],
         host_selection_retry_max_attempts=5,
+        rate_limited_retry_back_off={
+            "reset_headers": [{"name": "Retry-After"}, {"name": "x-reset", "format": "UNIX_TIMESTAMP"}],
+            "max_interval": "60s",
+        },
+        retry_priority=priorities(2),
     )
     present, get = StringMatcher(kind=MatchKind.PRESENT), StringMatcher(kind=MatchKind.EXACT, value="GET")
     assert found == RetryPolicy(
@@ -58,7 +74,19 @@ def test_everything() -> None:
         retriable_request_headers=(HeaderMatcher(name=":method", matcher=get),),
         previous_hosts=True,
         host_selection_max_attempts=5,
+        reset_headers=(("retry-after", False), ("x-reset", True)),
+        reset_max_s=60.0,
+        priority_updates=2,
     )
+
+
+def test_hedging_is_the_routes_or_its_hosts() -> None:
+    hedging = {"hedge_on_per_try_timeout": True}
+    assert action_value(hedge_policy=hedging).hedge is True
+    assert action_value(hedge_policy={}).hedge is False, "the route's own policy counts, whatever the host's says"
+    assert action_value().hedge is None
+    assert host_value(hedge_policy=hedging).hedge
+    assert not host_value().hedge
 
 
 def test_the_longest_pause_is_ten_bases() -> None:
@@ -105,11 +133,16 @@ def test_of_a_virtual_host() -> None:
         ),
         (
             {"retry_priority": {"name": "p"}},
-            "retry_priority: found a value, expected it unset: the agent does not enforce it",
+            "retry_priority: found p, expected envoy.retry_priorities.previous_priorities: "
+            "the agent does not enforce it",
         ),
         (
-            {"rate_limited_retry_back_off": {"reset_headers": [{"name": "x"}]}},
-            "rate_limited_retry_back_off: found a value, expected it unset: the agent does not enforce it",
+            {"retry_priority": priorities(0)},
+            "retry_priority.typed_config.update_frequency: found 0, expected at least 1",
+        ),
+        (
+            {"rate_limited_retry_back_off": {}},
+            "rate_limited_retry_back_off.reset_headers: found 0 entries, expected at least 1",
         ),
         (
             {"retriable_headers": [{"name": "x", "string_match": {"safe_regex": {"regex": "["}}}]},

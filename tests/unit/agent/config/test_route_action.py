@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.route import DirectResponse, Forward, Redirect, WeightedCluster
+from agent.model.route import DirectResponse, Forward, HashKind, HashPolicy, Redirect, WeightedCluster
 from tests.support.decoding import action_refusal, action_value, host_refusal, host_value
 
 MATCH = {"prefix": "/old"}
@@ -24,8 +24,15 @@ def test_forward_with_everything() -> None:
         priority="HIGH",
         upgrade_configs=[{"upgrade_type": "WebSocket"}],
         max_stream_duration={"max_stream_duration": "9s", "grpc_timeout_header_max": "0s"},
+        hash_policy=[
+            {"header": {"header_name": "X-User"}, "terminal": True},
+            {"cookie": {"name": "c", "ttl": "10.9s", "path": "/p", "attributes": [{"name": "SameSite", "value": "a"}]}},
+            {"cookie": {"name": "d"}},
+            {"query_parameter": {"name": "q"}},
+            {"connection_properties": {"source_ip": True}},
+            {"connection_properties": {}},
+        ],
         # no effect
-        hash_policy=[{"header": {"header_name": "x"}}],
         rate_limits=[{"actions": [{"remote_address": {}}]}],
         auto_host_rewrite=None,
     )
@@ -40,6 +47,13 @@ def test_forward_with_everything() -> None:
         append_x_forwarded_host=True,
         priority_high=True,
         upgrades=frozenset({"websocket"}),
+        hash_policies=(
+            HashPolicy(kind=HashKind.HEADER, name="x-user", terminal=True),
+            HashPolicy(kind=HashKind.COOKIE, name="c", ttl_s=10, path="/p", attributes=(("SameSite", "a"),)),
+            HashPolicy(kind=HashKind.COOKIE, name="d"),
+            HashPolicy(kind=HashKind.QUERY_PARAMETER, name="q"),
+            HashPolicy(kind=HashKind.SOURCE_IP),
+        ),
     )
 
 
@@ -100,11 +114,23 @@ BEYOND = "expected it unset: the agent does not enforce it"
     [
         ({"timeout": "-1s"}, "timeout: found -1s, expected at least 0s"),
         ({"metadata_match": {}}, f"metadata_match: found a value, {BEYOND}"),
-        ({"request_mirror_policies": [{"cluster": "m"}]}, f"request_mirror_policies: found an entry, {BEYOND}"),
         ({"auto_host_rewrite": True}, f"auto_host_rewrite: found True, {BEYOND}"),
         ({"host_rewrite_header": "x"}, f"host_rewrite_header: found 'x', {BEYOND}"),
         ({"cors": {}}, f"cors: found a value, {BEYOND}"),
-        ({"hedge_policy": {}}, f"hedge_policy: found a value, {BEYOND}"),
+        ({"hedge_policy": {"initial_requests": 2}}, f"hedge_policy.initial_requests: found 2, {BEYOND}"),
+        (
+            {
+                "hash_policy": [
+                    {"header": {"header_name": "x", "regex_rewrite": {"pattern": {"regex": "a"}, "substitution": "b"}}}
+                ]
+            },
+            f"hash_policy[0].header.regex_rewrite: found a value, {BEYOND}",
+        ),
+        (
+            {"hash_policy": [{"filter_state": {"key": "k"}}]},
+            "hash_policy[0].filter_state: found a value, expected header, cookie, query_parameter or "
+            "connection_properties: the agent does not enforce it",
+        ),
         ({"internal_redirect_policy": {}}, f"internal_redirect_policy: found a value, {BEYOND}"),
         (
             {"prefix_rewrite": "/a", "regex_rewrite": {"pattern": {"regex": "a"}, "substitution": "b"}},

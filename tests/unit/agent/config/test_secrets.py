@@ -1,5 +1,6 @@
-"""The only secret that is taken: certificates to trust. A key never comes by xDS (decision 15)."""
+"""Secrets that are taken: the mesh's roots, and the user's certificates and roots for a gateway's listeners."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -7,11 +8,14 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from google.protobuf.json_format import ParseDict
 
 from agent.config.fields import Rejected
-from agent.config.secrets import trust_bundle
-from agent.xds.decoding import decode_resource
+from agent.config.secrets import secret
+from agent.model.tls import KeyPair
+from agent.xds.decoding import decode_foreign, decode_resource
 from agent.xds.resources import Decoded
 from mesh.xds.type_url import SECRET
 
+PRIVATE = b"-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
+KEY = base64.b64encode(PRIVATE).decode()
 PEM = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
 
 
@@ -21,7 +25,7 @@ def body(**fields: Any) -> bytes:
 
 def test_certificates_are_taken() -> None:
     written = body(validation_context={"trusted_ca": {"inline_string": PEM}})
-    assert trust_bundle("mesh/trust", written) == PEM.encode()
+    assert secret("mesh/trust", written) == PEM.encode()
     decoded = decode_resource(SECRET, "mesh/trust", written)
     assert isinstance(decoded, Decoded)
     assert (decoded.values, decoded.trust_pem) == ((), PEM.encode())
@@ -43,11 +47,40 @@ def test_certificates_are_taken() -> None:
     ],
 )
 def test_everything_else_is_refused(fields: dict[str, Any], reason: str) -> None:
-    found = trust_bundle("mesh/trust", body(**fields))
+    found = secret("mesh/trust", body(**fields))
     assert isinstance(found, Rejected)
     assert reason in str(found)
 
 
+def test_a_certificate_of_the_users() -> None:
+    """It is a pair under the secret's name; a foreign server may send one too."""
+    fields = {"certificate_chain": {"inline_string": PEM}, "private_key": {"inline_bytes": KEY}}
+    written = body(name="kubernetes://a", tls_certificate=fields)
+    for decode in (decode_resource, decode_foreign):
+        decoded = decode(SECRET, "kubernetes://a", written)
+        assert isinstance(decoded, Decoded)
+        assert decoded.pair == KeyPair(identity="kubernetes://a", chain_pem=PEM.encode(), key_pem=PRIVATE)
+        assert "hunter2" not in repr(decoded)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (
+            {"inline_string": "hunter2"},
+            "tls_certificate.private_key: found something else (not shown), expected a private",
+        ),
+        ({"filename": "/etc/key.pem"}, "tls_certificate.private_key: found filename, expected inline_string"),
+        ({}, "tls_certificate.private_key.specifier: found none, expected one of filename"),
+    ],
+)
+def test_keys_that_are_none(key: dict[str, Any], reason: str) -> None:
+    fields = {"certificate_chain": {"inline_string": PEM}, "private_key": key}
+    found = str(secret("kubernetes://a", body(name="kubernetes://a", tls_certificate=fields)))
+    assert reason in found
+    assert "hunter2" not in found
+
+
 def test_bytes_that_are_no_secret() -> None:
-    assert isinstance(trust_bundle("mesh/trust", b"\xff"), Rejected)
+    assert isinstance(secret("mesh/trust", b"\xff"), Rejected)
     assert "no envoy.extensions" in str(decode_resource(SECRET, "mesh/trust", b"\xff"))

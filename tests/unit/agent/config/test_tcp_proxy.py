@@ -33,8 +33,8 @@ def test_the_idle_timeout_is_an_hour() -> None:
         ),
         ({"cluster": ""}, "cluster: found '', expected the name of a cluster: the agent does not enforce it"),
         (
-            {"cluster": None, "weighted_clusters": {"clusters": [{"name": "a", "weight": 1}]}},
-            f"weighted_clusters: found a value, {BEYOND}",
+            {"cluster": None, "weighted_clusters": {"clusters": [{"name": "a", "weight": 1, "metadata_match": {}}]}},
+            f"weighted_clusters.clusters[0].metadata_match: found a value, {BEYOND}",
         ),
         ({"tunneling_config": {"hostname": "h"}}, f"tunneling_config: found a value, {BEYOND}"),
         ({"idle_timeout": "-1s"}, "idle_timeout: found -1s, expected at least 0s"),

@@ -32,6 +32,18 @@ def validation(**fields: Any) -> dict[str, Any]:
     return {"validation_context": {**MESH_ROOTS, **fields}}
 
 
+def sds(name: str) -> dict[str, Any]:
+    return {"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}
+
+
+# Instead of the mesh's certificate and roots.
+BY_SECRET: dict[str, Any] = {
+    "tls_certificate_provider_instance": None,
+    "validation_context": None,
+    "tls_certificate_sds_secret_configs": [sds("kubernetes://a")],
+}
+
+
 def names(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
     return [{"san_type": kind, "matcher": {"exact": name}} for kind, name in pairs]
 
@@ -251,8 +263,58 @@ def test_refused_matches() -> None:
             False,
             DownstreamTls(identity=SOME_ID, require_client_certificate=False),
         ),
+        (
+            downstream_socket(
+                validation(match_typed_subject_alt_names=names(("DNS", "a"))), require_client_certificate=False
+            ),
+            True,
+            DownstreamTls(
+                identity=SOME_ID,
+                require_client_certificate=False,
+                ask_client_certificate=True,
+                peer_dns=frozenset({"a"}),
+            ),
+        ),
+        (
+            downstream_socket(
+                {
+                    **BY_SECRET,
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "cipher_suites": ["AES128-SHA"]},
+                    "combined_validation_context": {
+                        "default_validation_context": {"match_typed_subject_alt_names": names(("URI", SOME_ID))},
+                        "validation_context_sds_secret_config": sds("kubernetes://a-cacert"),
+                    },
+                },
+                require_client_certificate=True,
+            ),
+            True,
+            DownstreamTls(
+                secret="kubernetes://a",
+                trust_secret="kubernetes://a-cacert",
+                peer_ids=frozenset({SOME_ID}),
+                min_version="1.3",
+                ciphers=("AES128-SHA",),
+            ),
+        ),
+        (
+            downstream_socket(
+                {**BY_SECRET, "tls_params": {"tls_maximum_protocol_version": "TLSv1_2"}},
+                require_client_certificate=False,
+            ),
+            True,
+            DownstreamTls(secret="kubernetes://a", require_client_certificate=False, max_version="1.2"),
+        ),
     ],
-    ids=["mesh", "http offers no h2", "bytes pass h2", "named clients", "server only"],
+    ids=[
+        "mesh",
+        "http offers no h2",
+        "bytes pass h2",
+        "named clients",
+        "server only",
+        "clients may show one",
+        "the user's secrets",
+        "the user's certificate",
+    ],
 )
 def test_downstream(socket: dict[str, Any], http: bool, expected: DownstreamTls) -> None:
     assert accepted(socket, http=http) == expected
@@ -271,17 +333,39 @@ def test_downstream(socket: dict[str, Any], http: bool, expected: DownstreamTls)
             "expected a SPIFFE id",
         ),
         (
-            downstream_socket(require_client_certificate=False),
-            "common_tls_context.validation_context: found it without require_client_certificate, "
-            "expected both or neither: the agent does not enforce it",
-        ),
-        (
             downstream_socket({"validation_context": None}),
             "common_tls_context.validation_context: found none, expected one: a client's certificate is verified",
         ),
         (
-            downstream_socket(validation(match_typed_subject_alt_names=names(("DNS", "a")))),
-            "common_tls_context.validation_context.match_typed_subject_alt_names: found DNS names, expected URIs: "
+            downstream_socket({**BY_SECRET, "tls_certificate_sds_secret_configs": [sds("a"), sds("b")]}),
+            "common_tls_context.tls_certificate_sds_secret_configs: found 2 secrets, or a certificate beside them, "
+            "expected one certificate: the agent does not enforce it",
+        ),
+        (
+            downstream_socket({**BY_SECRET, "tls_certificate_sds_secret_configs": [sds("")]}),
+            "common_tls_context.tls_certificate_sds_secret_configs[0].name: found '', expected at least 1 characters",
+        ),
+        (
+            downstream_socket({**BY_SECRET, "tls_params": {"tls_maximum_protocol_version": "TLSv1_1"}}),
+            "common_tls_context.tls_params.tls_maximum_protocol_version: found TLSv1_1, expected TLSv1_2 or TLSv1_3: "
+            "the agent does not enforce it",
+        ),
+        (
+            downstream_socket(
+                {
+                    **BY_SECRET,
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_3",
+                        "tls_maximum_protocol_version": "TLSv1_2",
+                    },
+                }
+            ),
+            "common_tls_context.tls_params.tls_minimum_protocol_version: found '1.3', "
+            "expected at most the maximum, 1.2",
+        ),
+        (
+            downstream_socket({**BY_SECRET, "tls_params": {"cipher_suites": ["[A|B]"]}}),
+            "common_tls_context.tls_params.cipher_suites[0]: found [A|B], expected one cipher's name each: "
             "the agent does not enforce it",
         ),
         (

@@ -75,10 +75,13 @@ def test_the_limit_on_bodies_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"require_tls": "ALL"}, f"require_tls: found ALL, {BEYOND}"),
+        (
+            {"require_tls": "EXTERNAL_ONLY"},
+            "require_tls: found EXTERNAL_ONLY, expected NONE or ALL: the agent does not enforce it",
+        ),
         ({"require_tls": 99}, "require_tls: found 99, expected a TlsRequirementType"),
         ({"cors": {}}, f"cors: found a value, {BEYOND}"),
-        ({"hedge_policy": {}}, f"hedge_policy: found a value, {BEYOND}"),
+        ({"hedge_policy": {"initial_requests": 2}}, f"hedge_policy.initial_requests: found 2, {BEYOND}"),
         ({"include_is_timeout_retry_header": True}, f"include_is_timeout_retry_header: found True, {BEYOND}"),
         ({"per_request_buffer_limit_bytes": 5}, f"per_request_buffer_limit_bytes: found 5, {BEYOND}"),
         ({"domains": ["a", "A"]}, "domains[1]: found 'A', expected each domain once"),
@@ -86,7 +89,9 @@ def test_the_limit_on_bodies_can_be_set() -> None:
         ({"name": ""}, "name: found '', expected at least 1 characters"),
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            f"typed_per_filter_config: found an entry, {BEYOND}",
+            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected '
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy or envoy.extensions.filters.http.fault.v3.HTTPFault: "
+            "the agent does not enforce it",
         ),
     ],
     ids=lambda value: str(value)[:60],
@@ -101,7 +106,9 @@ def test_refused_hosts(fields: dict[str, Any], expected: str) -> None:
         ({"request_body_buffer_limit": 7}, f"request_body_buffer_limit: found 7, {BEYOND}"),
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            f"typed_per_filter_config: found an entry, {BEYOND}",
+            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected '
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy or envoy.extensions.filters.http.fault.v3.HTTPFault: "
+            "the agent does not enforce it",
         ),
     ],
     ids=lambda value: str(value)[:60],

@@ -9,7 +9,7 @@ import pytest
 from agent.codec.head import Headers, RequestHead, ResponseHead
 from agent.filters.access_log import line_of
 from agent.filters.formats import constant_of, text_format, value_format
-from agent.filters.operators import FormatError
+from agent.filters.subject import FormatError
 from agent.model.listener import AccessLog
 from controlplane.compiler.access_log import FIELDS
 
@@ -116,6 +116,26 @@ def unread(**changes: Any) -> Any:
         ("%CONNECTION_TERMINATION_DETAILS%", None, None),
         ("%ACCESS_LOG_TYPE%", "DownstreamEnd", "DownstreamEnd"),
         ("%TRAILER(x)%", None, None),
+        ("%DYNAMIC_METADATA(a:b)%", None, None),
+        ("%FILTER_STATE(a)%", None, None),
+        ("%EMIT_TIME(%s)%", "1790001001", "1790001001"),
+        ("%GRPC_STATUS_NUMBER%", 14, None),
+        ("%PATH%", "/new?q=1&e=", None),
+        ("%PATH(NQ)%", "/new", None),
+        ("%PATH(NQ:PATH)%", "/new", None),
+        ("%PATH(WQ:ORIG)%", None, None),
+        ("%QUERY_PARAMS%", "q=1&e=", None),
+        ("%REQUEST_TX_DURATION%", 250, None),
+        ("%ROUNDTRIP_DURATION%", None, None),
+        ("%RESPONSE_FLAGS_LONG%", "-", "-"),
+        ("%SPAN_ID%", None, None),
+        ("%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "10.0.0.3", None),
+        ("%UPSTREAM_LOCAL_PORT%", 5000, None),
+        ("%UPSTREAM_PROTOCOL%", "HTTP/1.1", None),
+        ("%UPSTREAM_REMOTE_PORT%", 80, None),
+        ("%DOWNSTREAM_REMOTE_PORT%", 4000, 4000),
+        ("%DOWNSTREAM_DIRECT_LOCAL_PORT%", 15001, 15001),
+        ("%VIRTUAL_CLUSTER_NAME%", None, None),
         ("100%% of %REQ(X-NONE)%!", "100% of -!", "100% of -!"),
     ],
 )
@@ -125,6 +145,12 @@ def test_operators(text: str, expected: object, without: object) -> None:
         without = expected
     assert value_format(text)(subject()) == expected
     assert value_format(text)(unread()) == without
+
+
+def test_every_flag_has_its_long_name() -> None:
+    assert value_format("%RESPONSE_FLAGS_LONG%")(subject(flags="UF,URX")) == (
+        "UpstreamConnectionFailure,UpstreamRetryLimitExceeded"
+    )
 
 
 def test_text_has_a_dash_for_what_is_missing() -> None:
@@ -149,7 +175,19 @@ def test_the_believed_address_is_that_of_the_forwarding_chain() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["%NOBODY%", "%DURATION(x)%", "50%", "%REQ()%", "%REQ(a?)%", "%REQ%", "%GRPC_STATUS(X)%", "%lower%", "%REQ(a%"],
+    [
+        "%NOBODY%",
+        "%DURATION(x)%",
+        "50%",
+        "%REQ()%",
+        "%REQ(a?)%",
+        "%REQ%",
+        "%GRPC_STATUS(X)%",
+        "%lower%",
+        "%REQ(a%",
+        "%PATH(X)%",
+        "%PATH(WQ:X)%",
+    ],
 )
 def test_a_format_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(FormatError, match="found"):
@@ -161,11 +199,27 @@ def test_a_json_line_keeps_types_and_order() -> None:
     assert line_of(config)(subject()) == '{"z":200,"a":null,"m":"é5"}\n'.encode()
 
 
-def test_a_line_survives_bytes_that_are_no_text() -> None:
+def test_bytes_that_are_no_text_stay_in_text_and_are_latin_1_in_json() -> None:
     head = RequestHead(b"GET", b"/", b"a", headers())
-    head.headers.append(b"x", b'caf\xe9\t"')
-    config = AccessLog(path="f", json_fields=(("x", "%REQ(X)%"),))
-    assert orjson.loads(line_of(config)(subject(head=head))) == {"x": 'caf�\t"'}
+    head.headers.append(b"x", b'\xc3\xa9caf\xe9\t"')
+    json_line = line_of(AccessLog(path="f", json_fields=(("x", "%REQ(X)%"), ("y", "<%REQ(X):2%>"))))
+    assert orjson.loads(json_line(subject(head=head))) == {"x": 'Ã©café\t"', "y": "<é>"}
+    assert line_of(AccessLog(path="f", text_format="%REQ(X)%!"))(subject(head=head)) == b'\xc3\xa9caf\xe9\t"!'
+    assert text_format("%REQ(X):1%")(subject(head=head)).encode("utf-8", "surrogateescape") == b"\xc3"
+
+
+def test_of_repeated_fields_the_first_counts_but_known_ones_are_joined() -> None:
+    head = RequestHead(b"GET", b"/", b"a", headers())
+    for name, value in ((b"X", b"1, 2"), (b"x", b"3"), (b"Accept", b"a"), (b"accept", b"b"), (b"y", b"4, 5")):
+        head.headers.append(name, value)
+    config = AccessLog(path="f", json_fields=tuple((name, f"%REQ({name})%") for name in ("x", "accept", "y")))
+    assert orjson.loads(line_of(config)(subject(head=head))) == {"x": "1, 2", "accept": "a,b", "y": "4, 5"}
+    answer = ResponseHead(200, b"", headers())
+    for name in (b"vary", b"accept"):
+        answer.headers.append(name, b"1")
+        answer.headers.append(name, b"2")
+    told = AccessLog(path="f", json_fields=(("vary", "%RESP(vary)%"), ("accept", "%RESP(accept)%")))
+    assert orjson.loads(line_of(told)(subject(response=answer))) == {"vary": "1,2", "accept": "1"}
 
 
 def test_the_fields_of_our_compiler() -> None:

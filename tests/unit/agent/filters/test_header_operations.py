@@ -7,7 +7,7 @@ import pytest
 
 from agent.codec.head import Headers, RequestHead
 from agent.filters.header_operations import Operations
-from agent.filters.operators import FormatError
+from agent.filters.subject import FormatError
 from agent.model.route import HeaderAction, HeaderOps
 
 SUBJECT: Any = SimpleNamespace(head=RequestHead(b"GET", b"/p", b"a", Headers()))
@@ -53,6 +53,14 @@ def test_values_with_operators() -> None:
 def test_an_empty_value_adds_nothing() -> None:
     add = (("x-a", "%REQ(X-NONE)%", HeaderAction.OVERWRITE), ("x-b", "", HeaderAction.APPEND))
     assert applied(("x-a", "kept"), add=add) == [(b"x-a", b"kept")]
+
+
+def test_an_empty_value_stays_where_that_is_wanted() -> None:
+    add = (("x-a", "%REQ(X-NONE)%", HeaderAction.OVERWRITE), ("x-b", "", HeaderAction.APPEND))
+    headers = Headers()
+    headers.append(b"x-a", b"gone")
+    Operations(HeaderOps(add=add, keep_empty=frozenset({0, 1}))).apply(headers, SUBJECT)
+    assert headers.fields == [(b"x-a", b""), (b"x-b", b"")]
 
 
 def test_fields_of_the_connection_are_not_touched() -> None:

@@ -10,6 +10,7 @@ from agent.codec.head import Headers, RequestHead
 from agent.filters.access_log import line_of
 from agent.filters.formats import value_format
 from agent.filters.inline import _EXPRESSIONS, expression
+from agent.filters.subject import readable
 from agent.model.listener import AccessLog
 from controlplane.compiler.access_log import FIELDS
 from tests.unit.agent.filters.test_formats import headers, subject, unread
@@ -43,7 +44,7 @@ def tcp() -> Any:
 @pytest.mark.parametrize("make", [subject, unread, edge, tcp])
 def test_an_expression_says_what_its_function_says(text: str, make: Any) -> None:
     line = line_of(AccessLog(path="f", json_fields=(("k", text),)))
-    assert orjson.loads(line(make())) == {"k": value_format(text)(make())}
+    assert orjson.loads(line(make())) == {"k": readable(value_format(text)(make()))}
 
 
 def test_what_a_configuration_gives_is_never_compiled() -> None:

@@ -28,6 +28,18 @@ from agent.filters.paths import needs_work, normalized
         (b"/a//b", b"/a//b"),
         # As Envoy 1.40 answered.
         (b"/sep//a/./b/../c/%7Eu%2f%2e%2e%41%zz", b"/sep//a/c/~u%2f..A%zz"),
+        (b"/%2%65%2%65/x", b"/%252e%252e/x"),
+        (b"/%%32e%%32e/x", b"/%252e%252e/x"),
+        (b"/%2%65%2%65/../x", b"/x"),
+        (b"/%%36%35", b"/%2565"),
+        (b"/%2%35", b"/%2525"),
+        (b"/%%41B", b"/%25AB"),
+        (b"/%%41%42", b"/%25AB"),
+        (b"/%%%41B", b"/%%25AB"),
+        (b"/%a%41", b"/%25aA"),
+        (b"/%%41x", b"/%Ax"),
+        (b"/%zz%41", b"/%zzA"),
+        (b"/a%%2e/x", b"/a%./x"),
     ],
 )
 def test_normalized(target: bytes, expected: bytes) -> None:
@@ -47,7 +59,9 @@ def test_slashes_are_merged_when_asked() -> None:
     assert not needs_work(b"/a//b", False)
 
 
-PIECES = st.sampled_from([b"/", b".", b"..", b"a", b"%2e", b"%2E", b"%2f", b"%41", b"%", b"%zz", b"?", b"~"])
+PIECES = st.sampled_from(
+    [b"/", b".", b"..", b"a", b"%2e", b"%2E", b"%2f", b"%41", b"%", b"%zz", b"%6", b"%65", b"%32", b"2", b"?", b"~"]
+)
 
 
 @given(st.lists(PIECES, max_size=12).map(lambda parts: b"/" + b"".join(parts)), st.booleans())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.codec.head import CHUNKED, Headers, RequestHead
+from agent.codec.head import CHUNKED, NO_BODY, Headers, RequestHead
 from agent.filters.request_headers import RequestHeaders
 from agent.model.listener import HttpConnectionManager
 
@@ -87,6 +87,7 @@ def test_a_nominated_host_stays_and_a_nominated_length_becomes_chunks() -> None:
     head = prepared(("Connection", "host, content-length"), ("Content-Length", "2"))
     assert names(head) == [b"Host"]
     assert head.content_length == CHUNKED
+    assert prepared(("Connection", "content-length"), ("Content-Length", "0")).content_length == NO_BODY
 
 
 def test_an_upgrade_keeps_what_asks_for_it() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from socket import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.stats.groups import Group
 from agent.stats.names import listener_group
 from agent.upstream.tls import TlsContexts
 from agent.upstream.wheel import TimerWheel
+from tests.support.client_hellos import hello
 from tests.support.identities import TestAuthority
 from tests.support.workers import listen
 
@@ -42,8 +44,11 @@ class Connection(asyncio.Protocol):
 
 
 class Chain:
-    def __init__(self, name: str, log: list[Any], transport: str = "", tls: DownstreamTls | None = None) -> None:
+    def __init__(
+        self, name: str, log: list[Any], transport: str = "", tls: DownstreamTls | None = None, *server_names: str
+    ) -> None:
         self.name, self.log, self.transport, self.tls = name, log, transport, tls
+        self.server_names = server_names
 
     def connection(self, peer_address: str, local_address: str) -> Connection:
         assert peer_address.startswith("127.0.0.1:")
@@ -183,6 +188,120 @@ async def test_without_our_own_certificate_nobody_is_served(accepting: Accepting
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
     writer.close()
+
+
+WWW, API = "kubernetes://www", "kubernetes://api"
+ANYBODY: dict[str, Any] = {"require_client_certificate": False}
+
+
+def by_name(made: Accepting) -> tuple[Chain, ...]:
+    """Two servers with certificates of their own, and one that is passed through unopened."""
+    pairs = tuple(
+        replace(made.authority.issue(f"spiffe://td/{host}", host), identity=secret)
+        for secret, host in ((WWW, "www.example.com"), (API, "api.example.com"))
+    )
+    made.contexts.replace(pairs, made.authority.trust_pem)
+    return (
+        Chain("www", made.log, "", DownstreamTls(secret=WWW, **ANYBODY), "www.example.com"),
+        Chain("api", made.log, "", DownstreamTls(secret=API, **ANYBODY), "*.example.com"),
+        Chain("through", made.log, "", None, "through.org"),
+    )
+
+
+async def in_pieces(made: Accepting, data: bytes, size: int) -> bytes:
+    """Send `data` in pieces of `size` bytes; what comes back while it is echoed."""
+    reader, writer = await made.connect()
+    for at in range(0, len(data), size):
+        writer.write(data[at : at + size])
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        found = await reader.readexactly(len(data))
+    writer.close()
+    return found
+
+
+async def test_the_server_name_chooses(accepting: Accepting) -> None:
+    """Each name has its own certificate; a name that nobody has ends the connection."""
+    accepting.chains = by_name(accepting)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=accepting.authority.trust_pem.decode())
+    host, port = accepting.sock.getsockname()
+    for name in ("www.example.com", "api.example.com"):
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+    assert [name for name, _, _ in accepting.log] == ["www", "api"]
+    for name in ("nobody.org", ""):
+        with pytest.raises(OSError):
+            await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+    reader, writer = await accepting.connect()
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert await ended(reader)
+    writer.close()
+    assert accepting.count(names.LISTENER_NO_FILTER_CHAIN) == 3
+
+
+@pytest.mark.parametrize("size", [1, 37, 100_000])
+async def test_a_hello_in_pieces_is_left_where_it_is(accepting: Accepting, size: int) -> None:
+    """What is passed through arrives whole, however it came."""
+    accepting.chains = by_name(accepting)
+    data = hello("through.org")
+    assert await in_pieces(accepting, data, size) == data
+    assert accepting.log == [("through", False, frozenset())]
+
+
+async def test_half_a_hello(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that stops in the middle of it is waited for only so long, one that leaves not at all."""
+    monkeypatch.setattr(module, "PEEK_TIMEOUT_S", 0.2)
+    accepting.chains = by_name(accepting)
+    reader, writer = await accepting.connect()
+    writer.write(hello("www.example.com")[:50])
+    await until(lambda: accepting.acceptor.pending)
+    assert await ended(reader)
+    writer.close()
+    assert accepting.count(names.LISTENER_FILTER_TIMEOUT) == 1
+    _, writer = await accepting.connect()
+    writer.write(hello("www.example.com")[:50])
+    writer.close()
+    await until(lambda: not accepting.acceptor.pending)
+    assert (accepting.log, accepting.count(names.LISTENER_FILTER_TIMEOUT)) == ([], 1)
+
+
+async def test_clients_may_show_a_certificate_or_not(accepting: Accepting, tmp_path: Any) -> None:
+    """OPTIONAL_MUTUAL: nobody has to; what is shown is verified, by the user's roots and names."""
+    users = TestAuthority()
+    pair = replace(accepting.authority.issue("spiffe://td/www", "www.example.com"), identity=WWW)
+    accepting.contexts.replace((pair,), accepting.authority.trust_pem, (("roots", users.trust_pem),))
+    tls = DownstreamTls(
+        secret=WWW, trust_secret="roots", ask_client_certificate=True, peer_dns=frozenset({"partner.org"}), **ANYBODY
+    )
+    accepting.chains = (Chain("maybe", accepting.log, "", tls),)
+    outcomes = {}
+    for who, own in (
+        ("nobody", None),
+        ("partner", users.issue("spiffe://td/partner", "partner.org")),
+        ("another", users.issue("spiffe://td/another", "another.org")),
+        ("stranger", accepting.authority.issue("spiffe://td/partner", "partner.org")),
+    ):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(cadata=accepting.authority.trust_pem.decode())
+        if own is not None:
+            path = tmp_path / f"{who}.pem"
+            path.write_bytes(own.key_pem + own.chain_pem)
+            context.load_cert_chain(path)
+        reader, writer = await accepting.connect(context)
+        writer.write(b"x")
+        async with asyncio.timeout(10):
+            try:
+                outcomes[who] = await reader.read(1)
+            except OSError:
+                outcomes[who] = b""
+        writer.close()
+    assert outcomes == {"nobody": b"x", "partner": b"x", "another": b"", "stranger": b""}
 
 
 class Exhausted:

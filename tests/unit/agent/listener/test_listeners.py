@@ -25,6 +25,7 @@ class Chain:
     def __init__(self, config: FilterChain, stats: Group) -> None:
         self.config, self.stats = config, stats
         self.transport, self.tls = config.transport, config.tls
+        self.server_names = config.server_names
         self.active = 0
         self.said: list[str] = []
         self.open: list[Any] = []

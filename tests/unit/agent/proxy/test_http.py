@@ -27,6 +27,7 @@ from tests.support.proxying import cluster, forward, http_proxy, raw_origin, rou
 
 ROUTES = virtual_host(route("/", forward("ok")))
 GET = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+WAIT_S = 15.0
 UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -89,6 +90,44 @@ async def test_what_is_no_request_waits_for_the_answers_before_it(tmp_path: Path
     assert b"GET /1" in parts[0]
     assert b"GET /2" in parts[1]
     assert not apart or parts[2].endswith(b"\r\n\r\nslow")
+
+
+async def test_the_body_of_the_last_request_waits_with_it(tmp_path: Path) -> None:
+    async with raw_origin() as origin, http_proxy(tmp_path, ROUTES, [cluster("ok", origin.port)]) as proxy:
+        answer = await proxy.say(
+            GET % b"/1"
+            + b"POST /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+        )
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert origin.seen[1].endswith(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+
+
+async def test_the_time_of_a_request_begins_when_the_one_before_it_is_answered(tmp_path: Path) -> None:
+    """And the idle time of its connection when the last one is."""
+    routes = virtual_host(
+        route("/1", forward("ok", timeout_s=0.0, idle_timeout_s=0.0)), route("/2", forward("ok", timeout_s=WAIT_S))
+    )
+    async with (
+        raw_origin(hangs=(b"", "hang")) as origin,
+        http_proxy(tmp_path, routes, [cluster("ok", origin.port)], idle_timeout_s=WAIT_S) as proxy,
+    ):
+        client = await proxy.client()
+        await proxying.until(lambda: proxy.chain.active == 1)
+        early = 10 * WAIT_S
+        proxy.chain.clock = lambda: proxy.runtime.clock() - early
+        client.writer.write(GET % b"/1/hangs" + GET % b"/2")
+        await proxying.until(lambda: len(origin.seen) == 1)
+        early = 0.0
+        for writer in origin.writers:
+            writer.write(proxying.OK % (4, b"slow"))
+        origin.released.set()
+        assert (await client.until(b"slow")).startswith(b"HTTP/1.1 200")
+        assert (await client.until(b"GET /2 HTTP/1.1")).startswith(b"HTTP/1.1 200")
+        await proxying.until(lambda: all(connection.exchange is None for connection in proxy.chain._open))
+        (connection,) = proxy.chain._open
+        assert connection.deadline > proxy.runtime.clock()
+        client.writer.close()
 
 
 async def test_connections_are_reused_on_both_sides(tmp_path: Path) -> None:
@@ -367,6 +406,36 @@ async def test_a_websocket_is_passed_through_both_ways(tmp_path: Path) -> None:
         (line,) = await proxy.logged(1)
     assert line["code"] == 101
     server.close()
+
+
+async def test_bytes_behind_an_upgrade_that_waits_are_of_no_other_request(tmp_path: Path) -> None:
+    """The request before it has no connection yet: with its head they would go up as a request of their own."""
+    async with raw_origin() as origin, http_proxy(tmp_path, ROUTES, [cluster("ok", origin.port)]) as proxy:
+        answer = await proxy.say(GET % b"/1" + UPGRADE + GET % b"/smuggled")
+        lines = await proxy.logged(2)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:] if part[:1].isdigit()] == [b"200", b"403"]
+    assert [request.split(b" ")[1] for request in origin.seen] == [b"/1"]
+    assert b"smuggled" not in origin.raw
+    assert [(line["path"], line["received"]) for line in lines] == [("/1", 0), ("/ws", 0)]
+
+
+async def test_bytes_behind_an_upgrade_that_waited_reach_the_host_that_switches(tmp_path: Path) -> None:
+    async with (
+        raw_origin(
+            ws=(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "hang")
+        ) as origin,
+        http_proxy(tmp_path, ROUTES, [cluster("ok", origin.port)], upgrades=frozenset({"websocket"})) as proxy,
+    ):
+        client = await proxy.client()
+        client.writer.write(GET % b"/1" + UPGRADE + b"early")
+        assert b"HTTP/1.1 200" in await client.until(b"HTTP/1.1 101")
+        await proxying.until(lambda: proxy.chain.counts[names.DOWN_CX_RX_BYTES] > 0)
+        client.writer.write(b", late")
+        await proxying.until(lambda: proxy.chain.counts[names.DOWN_CX_RX_BYTES] == len(GET % b"/1" + UPGRADE) + 11)
+        client.writer.close()
+        origin.released.set()
+        lines = await proxy.logged(2)
+    assert [(line["path"], line["received"]) for line in lines] == [("/1", 0), ("/ws", 11)]
 
 
 async def test_a_host_that_does_not_switch(tmp_path: Path) -> None:

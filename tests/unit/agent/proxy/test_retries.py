@@ -146,3 +146,38 @@ async def test_a_retry_that_never_ends_gives_its_place_back(tmp_path: Path, end:
             await proxy.logged(1)
             assert under_way(proxy) == (0, 0)
             client.writer.close()
+
+
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"POST"])
+async def test_a_kept_connection_that_is_closed_under_a_request(tmp_path: Path, method: bytes) -> None:
+    """Nobody notices where the request may be sent twice: no retry, no failed try, nothing in the log."""
+    async with raw_origin(y=SLOW) as origin:
+        config = cluster("c", origin.port)
+        async with http_proxy(tmp_path, served(None), [config]) as proxy:
+            client = await proxy.client()
+            client.writer.write(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n")
+            for _ in ("the head", "its body, which is the request"):
+                await client.until(b"\r\n\r\n")
+            client.writer.write(method + b" /y HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nab")
+            await until(lambda: len(origin.seen) == 2)
+            origin.answers["y"] = (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nagain", "keep")
+            (kept,) = origin.writers
+            kept.close()
+            answer = await client.rest()
+            line = (await proxy.logged(2))[1]
+            again = method != b"POST"
+            assert answer.startswith(b"HTTP/1.1 200 " if again else b"HTTP/1.1 503 ")
+            assert (line["flags"], line["attempts"]) == ("-" if again else "UC", 1)
+            assert origin.seen[2:] == ([origin.seen[1]] if again else [])
+            assert upstream(proxy).stats.counts[RQ_RETRY] == 0
+            assert under_way(proxy) == (0, 0)
+
+
+async def test_it_is_sent_again_only_once(tmp_path: Path) -> None:
+    async with raw_origin(y=(b"", "close")) as origin:
+        config = cluster("c", origin.port)
+        async with http_proxy(tmp_path, served(None), [config]) as proxy:
+            assert (await proxy.get("/x")).startswith(b"HTTP/1.1 200 ")
+            assert (await proxy.get("/y")).startswith(b"HTTP/1.1 503 ")
+            assert len(origin.seen) == 3
+            assert (await proxy.logged(2))[1]["flags"] == "UC"

@@ -210,3 +210,28 @@ async def test_a_reset_of_one_side_resets_the_other(tmp_path: Path) -> None:
         async with asyncio.timeout(proxying.WAIT_S):
             await gone.wait()
         await proxy.logged(1)
+
+
+async def test_each_connection_chooses_by_weight(tmp_path: Path) -> None:
+    """One of weight 0 is never chosen; the others share as their weights say."""
+
+    def telling(name: bytes) -> Serve:
+        async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(name)
+            writer.write_eof()
+            await reader.read()
+
+        return tell
+
+    async with origin(telling(b"a")) as a, origin(telling(b"b")) as b, origin(telling(b"c")) as c:
+        clusters = [cluster("a", a), cluster("b", b), cluster("c", c)]
+        weighted = (("a", 1), ("c", 0), ("b", 3))
+        async with tcp_proxy(tmp_path, "", clusters, weighted=weighted) as proxy:
+            points = iter([0.0, 0.24, 0.25, 0.9999])
+            proxy.chain.runtime.rng = lambda: next(points)
+            heard = []
+            for _ in range(4):
+                client = await proxy.client()
+                heard.append(await client.rest())
+                client.writer.close()
+    assert heard == [b"a", b"a", b"b", b"b"]

@@ -9,11 +9,20 @@ from agent.cluster.retries import RetryRules
 from agent.ipc.messages import EjectRequest
 from agent.ipc.shared import SharedCells
 from agent.model.cells import CONNECTIONS, REQUESTS, RETRIES
-from agent.model.cluster import Cluster, LbPolicy, LoadAssignment, OutlierDetection, Thresholds, TransportSocket
+from agent.model.cluster import (
+    Cluster,
+    LbPolicy,
+    LoadAssignment,
+    OutlierDetection,
+    SlowStart,
+    Thresholds,
+    TransportSocket,
+)
 from agent.model.route import RetryPolicy
 from agent.model.tls import UpstreamTls
 from agent.stats.names import LB_HEALTHY_PANIC, RQ_RETRY_OVERFLOW
 from mesh.vocabulary import HealthStatus
+from tests.support.clock import ManualClock
 from tests.support.hosts import endpoint
 from tests.support.upstream import ClusterUnderTest, Request, assignment
 
@@ -92,6 +101,24 @@ async def test_a_new_policy_takes_effect() -> None:
     assert picked(under_test) == {"1"}, "rng gives 0: the first host, always"
 
 
+async def test_slow_start_begins_when_a_host_is_healthy_for_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it comes back."""
+    clock = ManualClock()
+    monkeypatch.setattr("agent.upstream.clusters.monotonic", clock.monotonic)
+    sick = endpoint(2, health=HealthStatus.UNHEALTHY)
+    under_test = ClusterUnderTest([endpoint(1), sick], slow_start=SlowStart(window_s=60.0))
+    began = named(under_test, 1).fit_since
+    assert began == clock.monotonic()
+    clock.advance(30)
+    under_test.cluster.update(under_test.config, assignment(endpoint(1), endpoint(2)))
+    late = named(under_test, 2)
+    assert (named(under_test, 1).fit_since, late.fit_since) == (began, began + 30)
+    under_test.cluster.set_ejected(late.key, True)
+    clock.advance(5)
+    under_test.cluster.set_ejected(late.key, False)
+    assert late.fit_since == began + 30
+
+
 async def test_failures_ask_for_an_ejection() -> None:
     """Answers, resets, timeouts and connect failures count together; what came last is told."""
     detection = OutlierDetection(consecutive_5xx=4, consecutive_gateway_failure=0)
@@ -108,7 +135,7 @@ async def test_failures_ask_for_an_ejection() -> None:
 
 
 async def test_split_failures_are_counted_apart() -> None:
-    """An established connection starts their count anew; success rates do not see them, load reports do."""
+    """A connection starts their count anew; success rates do not see them, load reports do."""
     detection = OutlierDetection(split_external_local_origin_errors=True, consecutive_local_origin_failure=2)
     under_test = ClusterUnderTest([endpoint(1)], outlier_detection=detection)
     cluster, host = under_test.cluster, named(under_test, 1)
@@ -116,10 +143,14 @@ async def test_split_failures_are_counted_apart() -> None:
     cluster.on_connect("10.0.0.1:80", True)
     cluster.on_connect_failure(host)
     cluster.on_status(host, 200)
-    assert under_test.requests == []
     cluster.on_reset(host)
-    assert under_test.requests == [EjectRequest("c", "10.0.0.1:80", "consecutive_local_origin_failure", 2, 503)]
-    assert cluster.take_host_rows() == [("c", "10.0.0.1:80", 1, 1, 3, 0)]
+    cluster.on_timeout(host)
+    assert under_test.requests == []
+    cluster.on_timeout(host, connected=False)
+    assert under_test.requests == [EjectRequest("c", "10.0.0.1:80", "consecutive_local_origin_failure", 2, 504)]
+    assert cluster.take_host_rows() == [("c", "10.0.0.1:80", 1, 1, 5, 0)]
+    assert cluster.take_late_rows() == [("c", "10.0.0.1:80", 2)], "the reset and the timeout of a host that was asked"
+    assert cluster.take_late_rows() == []
 
 
 async def test_without_outlier_detection_nothing_is_asked() -> None:
@@ -273,7 +304,7 @@ async def test_a_retry_that_no_limit_admits_keeps_its_flag() -> None:
 
 
 async def test_retries_of_high_priority_have_their_own_limit() -> None:
-    rules = RetryRules(RetryPolicy(retry_on=frozenset({"connect-failure"}), per_try_timeout_s=0.5))
+    rules = RetryRules(RetryPolicy(retry_on=frozenset({"connect-failure"})))
     under_test = ClusterUnderTest([endpoint(1)], thresholds=Thresholds(max_retries=0))
     request = Request(rules)
     request.attempts = 1
@@ -282,4 +313,3 @@ async def test_retries_of_high_priority_have_their_own_limit() -> None:
     assert under_test.cluster.limits[1].under_way(RETRIES) == 1
     under_test.cluster.end_retry(request)
     assert under_test.cluster.limits[1].under_way(RETRIES) == 0
-    assert under_test.cluster.per_try_timeout_s(request) == 0.5

@@ -1,6 +1,7 @@
 """TLS to hosts: which certificate is shown, whom we talk to, new identities. Source: decisions 10 and 39."""
 
 import ssl
+from dataclasses import replace
 
 import pytest
 
@@ -190,3 +191,51 @@ def test_a_peer_has_one_spiffe_id_or_none() -> None:
     assert peer_id(frozenset({SERVICE})) == SERVICE
     assert peer_id(frozenset({SERVICE, OTHER})) == ""
     assert peer_id(frozenset({"https://x"})) == ""
+
+
+# --- secrets of the user's
+
+
+def user_contexts(authority: TestAuthority, *hosts: str) -> TlsContexts:
+    pair = replace(authority.issue("spiffe://outside/server", *hosts), identity="kubernetes://own")
+    made = TlsContexts()
+    made.replace((pair,), b"", (("kubernetes://own-cacert", authority.trust_pem),))
+    return made
+
+
+def test_a_users_certificate_and_roots() -> None:
+    """They are found by the names of their secrets; of others it is said what is not there."""
+    made = user_contexts(TestAuthority())
+    asking = DownstreamTls(secret="kubernetes://own", trust_secret="kubernetes://own-cacert")
+    assert made.server(asking).verify_mode is ssl.CERT_REQUIRED
+    optional = replace(asking, require_client_certificate=False, ask_client_certificate=True)
+    assert made.server(optional).verify_mode is ssl.CERT_OPTIONAL
+    nobody = DownstreamTls(secret="kubernetes://own", require_client_certificate=False)
+    assert made.server(nobody).verify_mode is ssl.CERT_NONE
+    with pytest.raises(TlsError, match="no certificate for kubernetes://other is held here"):
+        made.server(replace(asking, secret="kubernetes://other"))
+    with pytest.raises(TlsError, match="no trust roots kubernetes://other are held here"):
+        made.server(replace(asking, trust_secret="kubernetes://other"))
+
+
+def test_a_new_certificate_is_for_new_contexts() -> None:
+    authority = TestAuthority()
+    made = user_contexts(authority)
+    tls = DownstreamTls(secret="kubernetes://own", require_client_certificate=False)
+    before = made.server(tls)
+    assert made.server(tls) is before
+    made.replace((replace(authority.issue("spiffe://outside/new"), identity="kubernetes://own"),), b"")
+    assert made.server(tls) is not before
+
+
+def test_versions_and_ciphers() -> None:
+    made = user_contexts(TestAuthority())
+    least = DownstreamTls(secret="kubernetes://own", require_client_certificate=False)
+    found = made.server(replace(least, min_version="1.3", ciphers=("ECDHE-ECDSA-AES256-GCM-SHA384",)))
+    assert found.minimum_version is ssl.TLSVersion.TLSv1_3
+    older = made.server(replace(least, max_version="1.2", ciphers=("ECDHE-ECDSA-AES256-GCM-SHA384",)))
+    assert older.maximum_version is ssl.TLSVersion.TLSv1_2
+    named = [cipher["name"] for cipher in older.get_ciphers() if cipher["protocol"] == "TLSv1.2"]
+    assert named == ["ECDHE-ECDSA-AES256-GCM-SHA384"]
+    with pytest.raises(TlsError, match="the ciphers NONSENSE cannot be used"):
+        made.server(replace(least, ciphers=("NONSENSE",)))

@@ -15,6 +15,7 @@ from agent.xds.known_good import FILE, Loaded
 from agent.xds.resources import Held
 from mesh.xds import type_url
 from tests.support.agent_resources import held
+from tests.support.depth import examples
 
 RESOURCES = (
     held("cds", "a=1"),
@@ -172,7 +173,7 @@ def test_a_file_beyond_the_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(at=st.integers(0, 5000), junk=st.binary(max_size=4), cut=st.integers(0, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_damage_anywhere_is_survived(tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes, cut: int) -> None:
     """Whatever loads is what was saved, and what does not is told."""
     folder = tmp_path_factory.mktemp("state")

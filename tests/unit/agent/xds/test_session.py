@@ -11,6 +11,7 @@ from agent.xds.session import MAX_REASON, Request
 from mesh.xds import type_url
 from mesh.xds.nack import rejected_names
 from tests.support import agent_resources
+from tests.support.depth import examples
 
 ROOTS = {type_url.CLUSTER, type_url.LISTENER}
 NAMES = st.sampled_from(["a", "b"])
@@ -77,7 +78,7 @@ class Client:
 
 
 @given(events=st.lists(EVENT, max_size=20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_subscriptions_are_what_the_held_resources_name(events: list[tuple[str, object]]) -> None:
     client = Client()
     client.connect()

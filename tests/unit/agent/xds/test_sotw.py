@@ -12,6 +12,7 @@ from agent.xds.session import Request
 from agent.xds.sotw import SotwSession
 from mesh.xds import type_url
 from tests.support import agent_resources
+from tests.support.depth import examples
 
 NAMES = ("a", "b")
 FULL = {type_url.CLUSTER, type_url.LISTENER}
@@ -96,7 +97,7 @@ class Server:
 
 
 @given(events=st.lists(EVENT, max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_the_client_holds_what_the_server_has_of_what_it_asked_for(events: list[tuple[str, str, str, str]]) -> None:
     server = Server()
     for verb, short, name, spec in events:

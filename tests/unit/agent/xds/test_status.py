@@ -1,16 +1,20 @@
 """The agent's resources in the words of CSDS, one of each status."""
 
 from envoy.config.core.v3.base_pb2 import Node
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from envoy.service.status.v3.csds_pb2 import ClientConfig
+from google.protobuf.json_format import ParseDict
 from pytest import MonkeyPatch  # noqa: PT013
 
 from agent.xds import status
 from agent.xds.decoding import decode_resource
 from agent.xds.delta import DeltaSession
 from agent.xds.status import client_config
+from mesh.xds import type_url
 from mesh.xds.type_url import SHORT_NAMES
 from tests.support import agent_resources
+from tests.support.secrets import CERTIFICATE, KEY, PRIVATE
 
 NODE = Node(id="n1", user_agent_name="gossamer-agent")
 
@@ -79,3 +83,22 @@ def test_contents_are_told_when_they_are_not_too_many(monkeypatch: MonkeyPatch) 
     assert not refused.HasField("xds_config")
     monkeypatch.setattr(status, "MAX_CONTENTS_BYTES", 10)
     assert not any(one.HasField("xds_config") for one in client_config(made, NODE, contents=True).generic_xds_configs)
+
+
+def test_a_key_goes_nowhere() -> None:
+    """The user's certificate is named with its version, and its contents stay."""
+    made = DeltaSession(NODE, decode_resource, always={type_url.SECRET: frozenset({"kubernetes://a"})})
+    made.connected(0.0)
+    fields = {
+        "name": "kubernetes://a",
+        "tls_certificate": {"certificate_chain": {"inline_string": CERTIFICATE}, "private_key": {"inline_string": KEY}},
+    }
+    response = DeltaDiscoveryResponse(type_url=type_url.SECRET, nonce="1")
+    resource = response.resources.add(name="kubernetes://a", version="1")
+    resource.resource.type_url = type_url.SECRET
+    resource.resource.value = ParseDict(fields, Secret()).SerializeToString()
+    made.received(response.SerializeToString(), 0.0)
+    config = client_config(made, NODE, contents=True)
+    assert shown(config) == [("SDS", "kubernetes://a", "ACKED", "1", "")]
+    assert PRIVATE[0].encode() not in config.SerializeToString()
+    assert PRIVATE[0] not in repr(made.all_held())

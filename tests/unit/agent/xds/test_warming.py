@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from agent.ipc.messages import CLUSTER, KINDS, LISTENER, LOAD_ASSIGNMENT, ROUTE_CONFIGURATION, VIRTUAL_HOST
 from agent.model.cluster import Cluster, LoadAssignment
-from agent.model.listener import Listener
+from agent.model.listener import Direction, FilterChain, Listener, TcpProxy
 from agent.model.route import RouteConfiguration, VirtualHost
-from agent.xds.resources import Held
+from agent.model.tls import DownstreamTls, KeyPair
+from agent.xds.resources import Decoded, Held
 from agent.xds.warming import EMPTY, WARM_WITHIN_S, Published, Tables, Warming, clusters_of, route_configurations_of
 from mesh.xds import type_url
 from tests.support.agent_resources import held, value
+from tests.support.depth import examples
 
 SHORT = {"cds": CLUSTER, "eds": LOAD_ASSIGNMENT, "lds": LISTENER, "rds": ROUTE_CONFIGURATION, "vhds": VIRTUAL_HOST}
 
@@ -278,7 +280,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_every_result_is_closed(steps: list[tuple[list[str], float]]) -> None:
     """All that is served finds what it names, unless that is nowhere; what is desired and not served waits."""
     play = Play()
@@ -304,7 +306,7 @@ def test_every_result_is_closed(steps: list[tuple[list[str], float]]) -> None:
 
 
 @given(steps=STEPS, specs=STEPS.map(lambda steps: steps[0][0] if steps else []))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_at_rest_what_is_desired_is_served(steps: list[tuple[list[str], float]], specs: list[str]) -> None:
     """Once the waits have run out, history leaves nothing but clusters that something served names, and the routes of
     listeners whose new ones do not come."""
@@ -321,3 +323,43 @@ def test_at_rest_what_is_desired_is_served(steps: list[tuple[list[str], float]],
             never_came = kind == ROUTE_CONFIGURATION and not any(spec.startswith(f"rds:{name}=") for spec in specs)
             assert served.get(name) == item or (never_came and item == replace(missing, name=name))
     assert fresh.published.tables[LISTENER].keys() <= play.published.tables[LISTENER].keys()
+
+
+def gateway(*secrets: str, name: str = "l") -> Held:
+    """A listener whose chains show certificates of the user's."""
+    chains = [
+        FilterChain(
+            name=secret, server_names=(f"{secret}.org",), network=TcpProxy(stat_prefix="s", cluster="c"),
+            tls=DownstreamTls(secret=secret, require_client_certificate=False),
+        )
+        for secret in secrets
+    ]  # fmt: skip
+    made = Listener(name=name, address="127.0.0.1", port=443, direction=Direction.OUTBOUND, filter_chains=tuple(chains))
+    return Held(
+        type_url=type_url.LISTENER, name=name, version="1", body=b"", decoded=Decoded(values=((LISTENER, name, made),))
+    )
+
+
+def certificate(name: str) -> Held:
+    pair = KeyPair(identity=name, chain_pem=b"c", key_pem=b"k")
+    return Held(type_url=type_url.SECRET, name=name, version="1", body=b"", decoded=Decoded(values=(), pair=pair))
+
+
+def test_a_listener_waits_for_its_secrets() -> None:
+    """A new one is served when they are there, a changed one in its old form until then or until they are absent."""
+    warming = Warming()
+    assert not warming.step([gateway("a", "b"), certificate("a")], 0.0).tables[LISTENER]
+    first = warming.step([gateway("a", "b"), certificate("a"), certificate("b")], 1.0)
+    assert [chain.name for chain in first.tables[LISTENER]["l"].filter_chains] == ["a", "b"]  # type: ignore[union-attr]
+    held = [gateway("a", "c"), certificate("a")]
+    second = warming.step(held, 2.0)
+    assert second.tables[LISTENER]["l"] is first.tables[LISTENER]["l"]
+    assert second.waiting == ("listener l waits for secret c",)
+    third = warming.step(held, 3.0, {(type_url.SECRET, "c")})
+    assert [chain.name for chain in third.tables[LISTENER]["l"].filter_chains] == ["a", "c"]  # type: ignore[union-attr]
+
+
+def test_the_wait_for_secrets_ends() -> None:
+    warming = Warming()
+    assert not warming.step([gateway("a")], 0.0).tables[LISTENER]
+    assert warming.step([gateway("a")], WARM_WITHIN_S).tables[LISTENER]

@@ -1,0 +1,31 @@
+"""HTTP filters of a connection manager, and what routes configure for them by name.
+
+Source: http_connection_manager.proto HttpFilter, route_components.proto typed_per_filter_config; router.proto
+        upstream_http_filters: those run at each try, below retries and timeouts.
+"""
+
+from dataclasses import dataclass
+
+from agent.model.cors import CorsPolicy
+from agent.model.fault import Fault
+
+FilterConfig = CorsPolicy | Fault
+NO_FAULT = Fault()
+NO_CORS = CorsPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFilter:
+    """`config`: what holds where a route says nothing; `disabled`: nothing at all holds there."""
+
+    name: str
+    config: FilterConfig
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteFilter:
+    """What one level of routes says for the filter `name`; None = the filter is off."""
+
+    name: str
+    config: FilterConfig | None
