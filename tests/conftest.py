@@ -2,5 +2,14 @@
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("gossamer", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile("gossamer")
+from tests.support.depth import FULL, PROFILE, examples
+
+settings.register_profile(
+    PROFILE,
+    max_examples=examples(100),
+    derandomize=not FULL,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile(PROFILE)

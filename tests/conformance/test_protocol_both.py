@@ -288,6 +288,40 @@ def with_c(plane: Plane) -> MeshState:
     return put(state, instance("c1", node="far", service="c", address="10.0.1.9"))
 
 
+async def test_rule_20_a_stream_is_pending_until_its_first_state_is_acknowledged(plane: Plane, delta: bool) -> None:
+    """Decision 20, `?wait=`: between its answer to one type and its request for the next a client owes nothing, and has
+    not the revision all the same; nor has one that comes back, until it shows what it has."""
+    one = client(plane, delta=delta)
+    lacks = {CDS: ("LDS", ""), LDS: ("EDS", A), EDS: ("RDS", ROUTES), RDS: ("VHDS", "")}
+    for url, names in ((CDS, ()), (LDS, ()), (EDS, (A, B)), (RDS, (ROUTES,)), (VHDS, ())):
+        if url == VHDS and not delta:
+            break
+        await one.get(url, *names)
+        await until(f"{url} is acknowledged", lambda own=url: synced(plane, own))
+        status = plane.ledger.revision_status(plane.cache.mesh.revision)
+        if url == (VHDS if delta else RDS):
+            assert (status.acked, status.pending) == (("node-1",), ())
+        else:
+            assert (status.acked, status.pending) == ((), ("node-1",))
+            (wait,) = status.waits
+            assert (wait.type, wait.waits_for) == (lacks[url][0], "the proxy's request")
+            assert wait.name in (lacks[url][1], B)
+    one.stream.cancel()
+    await until("it is gone", lambda: not plane.ledger.proxies())
+    again = client(plane, delta=delta)
+    await again.want(CDS)
+    await until("it is back", lambda: bool(plane.ledger.proxies()))
+    assert plane.ledger.revision_status(plane.cache.mesh.revision).pending == ("node-1",)
+    await again.take()
+    await until("clusters are acknowledged", lambda: synced(plane, CDS))
+    assert plane.ledger.revision_status(plane.cache.mesh.revision).pending == ("node-1",)
+
+
+def synced(plane: Plane, url: str) -> bool:
+    (proxy,) = plane.ledger.proxies()
+    return [state.sync for state in proxy.types if state.type_url == url] == ["synced"]
+
+
 async def test_rule_20_a_refusal_holds_only_what_needs_it(plane: Plane, delta: bool) -> None:
     """Rule 20, decision 20: routes to a refused cluster wait, the others go."""
     one = client(plane, delta=delta)

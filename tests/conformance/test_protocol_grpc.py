@@ -11,7 +11,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from tests.conformance.protocol import CDS, EDS, LDS, Client, Plane, mesh, route
-from tests.support.ads import node, served
+from tests.support.ads import node, served, until
 from tests.support.compiling import instance, put
 
 CLUSTER = "outbound|80||a.default.svc.cluster.local"
@@ -184,3 +184,16 @@ def server_instance(*, agent: bool) -> Any:
     return instance(
         "a-3001", node="client", service="a", address="10.0.0.1", app_address="0.0.0.0", inbound_port=3001, agent=agent
     )
+
+
+async def test_rule_12_a_client_is_pending_until_it_has_what_its_target_leads_to(plane: Plane) -> None:
+    """It asks for its listener, then for the clusters there and for their endpoints, and for nothing else."""
+    one, revision = grpc(plane), plane.cache.mesh.revision
+    await one.get(LDS, "a")
+    await until("it lacks clusters", lambda: [item.unasked for item in plane.ledger.proxies()] == [f"CDS {CLUSTER}"])
+    assert plane.ledger.revision_status(revision).pending == ("client",)
+    await one.get(CDS, CLUSTER)
+    await until("it lacks endpoints", lambda: [item.unasked for item in plane.ledger.proxies()] == [f"EDS {CLUSTER}"])
+    assert plane.ledger.revision_status(revision).pending == ("client",)
+    await one.get(EDS, CLUSTER)
+    await until("it has all", lambda: plane.ledger.revision_status(revision).acked == ("client",))

@@ -29,6 +29,7 @@ Script = tuple[Step, ...]
 class Case:
     """`origin`: what each request of the origin gets, the last one again and again. `differs`: keys of differences.
 
+    `copies`: so many requests of the origin are waited for and told in the order of their hosts; 0 = as they came.
     `until`: raw bytes that are waited for after a 101. `kept`: the origin's connections may be used again.
     """
 
@@ -38,6 +39,7 @@ class Case:
     listener: str = "http"
     answers: int = 1
     logs: int = 1
+    copies: int = 0
     until: bytes = b""
     kept: bool = False
     differs: str = ""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from mesh.tasks import cancel_and_wait, spawn
 from tests.differential.case import OK, Do, Script
 
+WAIT_S = 5.0
+
 
 @dataclass
 class Seen:
@@ -27,6 +29,11 @@ def parsed_fields(lines: list[bytes]) -> list[tuple[str, str]]:
     return [(name, value.strip(" \t")) for name, _, value in pairs]
 
 
+def host_of(seen: Seen) -> str:
+    """The Host of a request."""
+    return next((value for name, value in seen.fields if name.lower() == "host"), "")
+
+
 class ScriptedOrigin:
     """`scripts`: for each request in order, the last one for all that follow."""
 
@@ -40,6 +47,12 @@ class ScriptedOrigin:
         """A new case begins."""
         self.seen = []
         self._scripts = scripts or (OK,)
+
+    async def wait_requests(self, count: int) -> None:
+        """Until so many whole requests have come."""
+        async with asyncio.timeout(WAIT_S):
+            while sum(one.complete for one in self.seen) < count:  # noqa: ASYNC110 - the kernel sets no event
+                await asyncio.sleep(0.003)
 
     def drop_connections(self) -> bool:
         """Close what is still open; whether there was anything."""

@@ -46,6 +46,18 @@ LOG_FIELDS = {
     "grpc_number": "%GRPC_STATUS(NUMBER)%",
     "peer": "%DOWNSTREAM_PEER_URI_SAN%",
     "kind": "%ACCESS_LOG_TYPE%",
+    "flags_long": "%RESPONSE_FLAGS_LONG%",
+    "virtual_cluster": "%VIRTUAL_CLUSTER_NAME%",
+    "upstream_protocol": "%UPSTREAM_PROTOCOL%",
+    "whole_query": "%QUERY_PARAMS%",
+    "plain_path": "%PATH(NQ)%",
+    "original_path": "%PATH(WQ:ORIG)%",
+    "upstream_port": ":%UPSTREAM_REMOTE_PORT%",
+    "upstream_name": "%UPSTREAM_HOST_NAME_WITHOUT_PORT%",
+    "local_port": ":%DOWNSTREAM_DIRECT_LOCAL_PORT%",
+    "grpc_plain": "%GRPC_STATUS_NUMBER%",
+    "span": "%SPAN_ID%",
+    "set_by_filters": "%DYNAMIC_METADATA(a:b)% %FILTER_STATE(a)%",
     "server_name": "%REQUESTED_SERVER_NAME%",
 }
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

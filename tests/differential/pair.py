@@ -21,7 +21,7 @@ from typing import Any
 from mesh.xds import type_url
 from tests.differential.case import Case
 from tests.differential.client import run_client
-from tests.differential.origin import ScriptedOrigin, scripted_origin
+from tests.differential.origin import ScriptedOrigin, host_of, scripted_origin
 from tests.differential.outcome import LOG_FIELDS, Outcome, outcome
 from tests.support import decoding
 from tests.support.decoding import Json
@@ -98,6 +98,7 @@ class EnvoySide(Side):
             "node": {"id": "n", "cluster": "c"},
             "admin": {"address": decoding.address("127.0.0.1", 0)},
             "static_resources": {"listeners": listeners, "clusters": self.clusters},
+            "cluster_manager": {"outlier_detection": {"event_log_path": f"{folder}/ejections.json"}},
         }
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
 
@@ -247,10 +248,21 @@ class Pair:
         port = side.ports[case.listener]
         heard = await run_client(port, case)
         lines = await side.wait_lines(case.logs)
-        seen = origin.seen
+        if case.copies:
+            await origin.wait_requests(case.copies)
+        seen = sorted(origin.seen, key=host_of) if case.copies else origin.seen
         if origin.drop_connections():
             await asyncio.sleep(SETTLE_S)
         return outcome(heard, seen, lines, {port: "PORT", origin.port: "ORIGIN"})
+
+    async def counted(self, prefix: str, last: Case) -> tuple[dict[str, int], dict[str, int]]:
+        """What both have counted under a prefix when all before `last` is counted, which has one line in the log."""
+        await self.run(last)
+        worker, name = self.agent.worker, "worker.access_log.written"
+        before = worker.counters[name]
+        await self._run(self.agent, last)
+        await worker.until(lambda: worker.counters[name] > before)
+        return self.envoy.stats(prefix), self.agent.stats(prefix)
 
     async def change_routes(self, routes: Mapping[str, Json]) -> None:
         await self.envoy.change_routes(routes)

@@ -115,8 +115,7 @@ _101 = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: U
 _DIFFER = {
     "own reason": "reason-phrase", "no reason": "reason-phrase", "no reason, space": "reason-phrase",
     "unknown status": "reason-phrase", "205": "reason-phrase", "status of four digits": "answer-form",
-    "HTTP/2.0": "answer-form", "bad chunk": "answer-broken-at-once", "HEAD no length": "head-framing",
-    "HEAD chunks": "head-framing", "101 that nobody asked for": "unasked-101",
+    "HTTP/2.0": "answer-form", "bad chunk": "answer-broken-at-once", "101 that nobody asked for": "unasked-101",
     "nominated": "nominated-in-answers", "until its end, reset": "reset-is-no-end",
 }  # fmt: skip
 

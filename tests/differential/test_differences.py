@@ -9,8 +9,12 @@ import pytest
 
 from tests.differential import (
     test_answers,
+    test_cors,
+    test_faults,
     test_fields,
+    test_hedging,
     test_limits,
+    test_mirrors,
     test_requests,
     test_resilience,
     test_rewrites,
@@ -30,8 +34,23 @@ WORLD = World(
     listeners={"http": {}, "default": {"normalize_path": None}},
 )
 # What outcomes hide, so it is compared here.
-SHOWN_HERE = {"header-case", "normalised-paths", "trace-context", "count-empty-panic"}  # the last: test_statistics
-_MODULES = (test_answers, test_fields, test_limits, test_requests, test_resilience, test_rewrites, test_routing)
+SHOWN_HERE = {"header-case", "normalised-paths", "trace-context"}
+SHOWN_HERE |= {"judged-once", "ejections-at-once"}  # in test_over_time
+SHOWN_HERE |= {"degraded-and-hashed"}  # in test_hashing
+SHOWN_HERE |= {"count-empty-panic", "count-in-the-pause"}  # in test_statistics
+_MODULES = (
+    test_answers,
+    test_cors,
+    test_faults,
+    test_fields,
+    test_hedging,
+    test_limits,
+    test_mirrors,
+    test_requests,
+    test_resilience,
+    test_rewrites,
+    test_routing,
+)
 
 
 def _named() -> Iterable[str]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.filters.repeated import OF_ANSWERS, OF_REQUESTS
 from tests.differential.case import Case, answer, get
 from tests.differential.conftest import Check
 from tests.differential.pair import ORIGIN, World, static_cluster
@@ -85,6 +86,36 @@ _EMPTY_HOST = decoding.host(
     ),
     name="empty", domains=["empty"],
 )  # fmt: skip
+_KEPT_HOST = decoding.host(
+    decoding.route(
+        {"cluster": "origin"},
+        request_headers_to_add=[
+            {**_add("x-kept", "%REQ(X-NONE)%"), "keep_empty_value": True},
+            {**_add("x-kept-too", ""), "keep_empty_value": True},
+            {**_add("x-set", "%REQ(X-NONE)%", "OVERWRITE_IF_EXISTS_OR_ADD"), "keep_empty_value": True},
+            _add("x-dropped", "%REQ(X-NONE)%"),
+        ],
+        response_headers_to_add=[{**_add("x-kept", "%RESP(X-NONE)%"), "keep_empty_value": True}],
+    ),
+    name="kept", domains=["kept"],
+)  # fmt: skip
+# Fields that Envoy knows, so that it joins their lines, and some that it does not.
+_ASKED_TWICE = sorted(name.decode() for name in OF_REQUESTS - {b"expect", b"x-envoy-original-path"})
+_TOLD_TWICE = sorted(name.decode() for name in OF_ANSWERS - {b"date", b"server"})
+_OTHERS = ["accept-language", "cookie", "x-a", "x-envoy-foo", "set-cookie", "link", "x-r"]
+_TWICE_HOST = decoding.host(
+    decoding.route(
+        {"cluster": "origin"},
+        {"prefix": "/asked"},
+        response_headers_to_add=[_add(f"x-shown-{name}", f"%REQ({name})%") for name in (*_ASKED_TWICE, *_OTHERS)],
+    ),
+    decoding.route(
+        {"cluster": "origin"},
+        {"prefix": "/told"},
+        response_headers_to_add=[_add(f"x-shown-{name}", f"%RESP({name})%") for name in (*_TOLD_TWICE, *_OTHERS)],
+    ),
+    name="twice", domains=["twice"],
+)  # fmt: skip
 _WEIGHTS = {
     "clusters": [
         {"name": "origin", "weight": 0},
@@ -98,10 +129,11 @@ _PLAIN = decoding.host(
 _EDGE = {"use_remote_address": True}
 WORLD = World(
     routes={
-        "r": decoding.configuration(_LEVEL_HOST, _FORMAT_HOST, _EMPTY_HOST, _PLAIN, **_levels("all")),
+        "r": decoding.configuration(_LEVEL_HOST, _FORMAT_HOST, _EMPTY_HOST, _KEPT_HOST, _PLAIN, **_levels("all")),
         "specific": decoding.configuration(
             _LEVEL_HOST, most_specific_header_mutations_wins=True, **_levels("all")
         ),
+        "twice": decoding.configuration(_TWICE_HOST),
         "ports": decoding.configuration(
             decoding.host(decoding.route({"cluster": "origin"}), domains=["a"]), ignore_port_in_host_matching=True
         ),
@@ -109,6 +141,7 @@ WORLD = World(
     clusters=(ORIGIN, static_cluster("second", "$ORIGIN")),
     listeners={
         "http": {},
+        "twice": {"routes": "twice"},
         "specific": {"routes": "specific"},
         "ports": {"routes": "ports"},
         "edge": _EDGE,
@@ -196,7 +229,8 @@ _DIFFER = {
     **{f"{listener} forwarded {name}": "loopback-peer"
        for listener in ("edge", "edge-hops", "kept-id") for name in _FORWARDED},
     **{f"{listener} /a\\b": "backslash" for listener in ("normal", "merged")},
-    "formats": "hostname", "formats of nothing": "hostname",
+    "asked twice": "repeated-lines-kept", "told twice": "repeated-lines-kept", "formats of bytes": "hostname",
+    "formats of UTF-8": "hostname", "formats": "hostname", "formats of nothing": "hostname",
 }  # fmt: skip
 
 CASES = [
@@ -215,6 +249,25 @@ CASES = [
     Case(name="formats of nothing", send=(get(b"/x", host=b"formats"),)),
     Case(name="format of nothing", send=(get(b"/x", host=b"empty"),)),
     Case(name="format of nothing, there", send=(get(b"/x", b"X-Empty: own", b"X-Set: own", host=b"empty"),)),
+    Case(name="formats of bytes", send=(get(b"/x?q=1", b"X-A: \xc3\xa9caf\xe9", host=b"formats"),)),
+    Case(name="formats of UTF-8", send=(get(b"/x?q=1", b"X-A: \xc3\xa9\xc3\xa8", host=b"formats"),)),
+    Case(name="empty values that stay", send=(get(b"/x", host=b"kept"),)),
+    Case(name="empty values that stay, there", send=(get(b"/x", b"X-Kept: own", b"X-Set: own", host=b"kept"),)),
+    Case(
+        name="asked twice",
+        send=(
+            get(
+                b"/asked", *(f"{name}: {n}".encode() for name in (*_ASKED_TWICE, *_OTHERS) for n in "12"), host=b"twice"
+            ),
+        ),
+        listener="twice",
+    ),
+    Case(
+        name="told twice",
+        send=(get(b"/told", host=b"twice"),),
+        origin=(answer(200, b"", *(f"{name}: {n}".encode() for name in (*_TOLD_TWICE, *_OTHERS) for n in "12")),),
+        listener="twice",
+    ),
     Case(name="weights", send=(get(b"/weights"),)),
     *(
         Case(name=f"{listener} forwarded {name}", send=(get(b"/", *fields),), listener=listener)

@@ -119,8 +119,8 @@ _DIFFER = {
     **{name: "log-hosts-attempted" for name in (
         "refused-retried", "refused-5xx", "refused-reset", "refused-4xx", "refused", "no-requests", "POST refused",
         "gRPC no-requests", "POST no-requests", "HEAD refused", "HEAD no-requests", "gRPC refused")},
-    "nowhere": "log-missing-cluster", "gRPC nowhere": "log-missing-cluster", "HEAD other": "head-framing",
-    "HEAD nowhere": "log-missing-cluster head-framing", "POST empty": "answered-before-the-body",
+    "nowhere": "log-missing-cluster", "gRPC nowhere": "log-missing-cluster",
+    "HEAD nowhere": "log-missing-cluster", "POST empty": "answered-before-the-body",
     "POST nowhere": "log-missing-cluster answered-before-the-body", "POST other": "answered-before-the-body",
 }  # fmt: skip
 

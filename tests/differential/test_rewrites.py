@@ -85,9 +85,7 @@ _PLACES = [
     "/keep?x", "/prefix/x?y", "/code-FOUND", "/code-SEE_OTHER", "/code-TEMPORARY_REDIRECT", "/code-PERMANENT_REDIRECT",
 ]  # fmt: skip
 _DIFFER = {
-    "redirect /prefix/x?y": "redirect-log-path", "redirect of a post": "answered-before-the-body",
-    "direct of a post": "answered-before-the-body", "redirect of HEAD": "head-framing",
-    "direct /empty of HEAD": "head-framing", "direct /none of HEAD": "head-framing",
+    "redirect of a post": "answered-before-the-body", "direct of a post": "answered-before-the-body",
 }  # fmt: skip
 _GRPC = b"Content-Type: application/grpc"
 

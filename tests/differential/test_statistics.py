@@ -14,6 +14,11 @@ from tests.support.decoding import Json
 
 BACK_OFF = {"base_interval": "0.001s", "max_interval": "0.002s"}
 RETRY = {"retry_policy": {"retry_on": "5xx,connect-failure", "num_retries": 2, "retry_back_off": BACK_OFF}}
+ASKED = {"reset_headers": [{"name": "retry-after"}]}
+HEDGED = {
+    "retry_policy": {**RETRY["retry_policy"], "per_try_timeout": "0.2s"},
+    "hedge_policy": {"hedge_on_per_try_timeout": True},
+}
 # scenario -> (fields of the route's action, fields of the cluster, cases)
 SCENARIOS: dict[str, tuple[Json, Json, tuple[Case, ...]]] = {
     "plain": ({}, {}, (Case(name="", send=(get(),)), Case(name="", send=(post(),)))),
@@ -26,6 +31,37 @@ SCENARIOS: dict[str, tuple[Json, Json, tuple[Case, ...]]] = {
     "retried": (RETRY, {}, (Case(name="", send=(get(),), origin=(answer(503), answer(200))),)),
     "exhausted": (RETRY, {}, (Case(name="", send=(get(),), origin=(answer(503),)),)),
     "timeout": ({"timeout": "0.1s"}, {}, (Case(name="", send=(get(),), origin=((Do.HANG,),)),)),
+    "timeout-in-the-pause": (
+        {"timeout": "0.2s", "retry_policy": {"retry_on": "5xx", "retry_back_off": {"base_interval": "30s"}}}, {},
+        (Case(name="", send=(get(),), origin=(answer(503),)),),
+    ),
+    "late": (
+        {"retry_policy": {**RETRY["retry_policy"], "per_try_timeout": "0.1s"}}, {},
+        (Case(name="", send=(get(),), origin=((Do.HANG,), answer(200))),),
+    ),
+    "idle": (
+        {"retry_policy": {**RETRY["retry_policy"], "per_try_idle_timeout": "0.1s"}}, {},
+        (Case(name="", send=(get(),), origin=((Do.HANG,), answer(200))),),
+    ),
+    "asked": (
+        {"timeout": "0s", "retry_policy": {**RETRY["retry_policy"], "rate_limited_retry_back_off": ASKED}}, {},
+        (
+            Case(
+                name="", send=(get(),),
+                origin=(answer(503), answer(503, b"", b"retry-after: 1"), answer(200)),
+            ),
+        ),
+    ),
+    "hedged": (
+        HEDGED, {},
+        (
+            Case(name="", send=(get(),), origin=((0.3, *answer(200)), (Do.HANG,))),
+            Case(name="", send=(get(),), origin=((Do.HANG,), answer(200))),
+            Case(name="", send=(get(),), origin=((0.26, *answer(502)), (0.13, Do.CLOSE), answer(200))),
+            Case(name="", send=(get(),), origin=((0.26, Do.CLOSE), (0.13, *answer(200)))),
+        ),
+    ),
+    "hedged-timeout": ({**HEDGED, "timeout": "0.5s"}, {}, (Case(name="", send=(get(),), origin=((Do.HANG,),)),)),
     "refused": ({}, {"port": "$REFUSED"}, (Case(name="", send=(get(),)),)),
     "refused-retried": (RETRY, {"port": "$REFUSED"}, (Case(name="", send=(get(),)),)),
     "empty": ({}, {"port": ""}, (Case(name="", send=(get(),)),)),
@@ -61,8 +97,15 @@ WORLD = World(
     listeners={name: {"routes": name} for name in SCENARIOS},
 )
 Counts = Mapping[str, int]
-# An empty cluster has nobody to panic about: Envoy counts one, the agent none.
-_DIFFER = {"cluster.empty.lb_healthy_panic": (1, 0)}
+_PAUSED = "cluster.timeout-in-the-pause.upstream_rq"
+_DIFFER = {
+    # An empty cluster has nobody to panic about: Envoy counts one, the agent none.
+    "cluster.empty.lb_healthy_panic": (1, 0),
+    # Envoy counts a retry when it is sent, and no answer for a cluster that has nothing to do.
+    f"{_PAUSED}_retry": (0, 1),
+    f"{_PAUSED}_retry_backoff_exponential": (0, 1),
+    f"{_PAUSED}_completed": (0, 1),
+}
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,38 @@ def test_rotation_costs_no_request(short_lived: LocalMesh) -> None:
     wait_until("both in sync", lambda: _sync(mesh) == {"node-2": "synced", "node-4": "synced"})
 
 
+def test_the_root_is_replaced_under_traffic(short_lived: LocalMesh) -> None:
+    """Every connection is new and mutual TLS: none fails while both roots are trusted, the signer changes, one goes."""
+    mesh = short_lived
+    caller = mesh.agents["node-4"]
+    before = mesh.rest("GET", "/mesh/v1/certificates").json["roots"]
+    with meshes.Load(f"{caller.address}:{meshes.CALLER_PORT}", "user-service", pause_s=0.02) as load:
+        begun = mesh.rest("POST", "/mesh/v1/certificates/rotation").json
+        assert (begun["phase"], mesh.rest("POST", "/mesh/v1/certificates/rotation").status) == ("Distributing", 409)
+
+        def over() -> bool:
+            return mesh.rest("GET", "/mesh/v1/certificates").json["rotation"] is None
+
+        wait_until("the old root is gone", over, timeout_s=8 * LIFETIME_S, every_s=0.25)
+        (after,) = mesh.rest("GET", "/mesh/v1/certificates").json["roots"]
+        wait_until("agents trust the new one alone", lambda: _trusted(mesh) == {(after["fingerprint_sha256"],)})
+        load.wait(50)
+    assert set(load.statuses) == {200}, dict(load.statuses)
+    assert not load.errors, dict(load.errors)
+    assert [after["fingerprint_sha256"]] != [root["fingerprint_sha256"] for root in before]
+    assert after["fingerprint_sha256"].startswith(begun["new"])
+    # Who comes now joins under the new root.
+    mesh.start_agent("node-5", 5, ())
+    wait_until("all in sync", lambda: set(_sync(mesh).values()) == {"synced"})
+    mesh.agents["node-5"].process.stop()
+
+
+def _trusted(mesh: LocalMesh) -> set[tuple[str, ...]]:
+    return {
+        tuple(request(mesh.agents[name].admin, "GET", "/certs").json["trust_roots"]) for name in ("node-2", "node-4")
+    }
+
+
 def _sync(mesh: LocalMesh) -> dict[str, str]:
     return {item["node"]: item["sync"] for item in mesh.rest("GET", "/mesh/v1/proxies").json["items"]}
 

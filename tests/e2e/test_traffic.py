@@ -261,6 +261,26 @@ def test_random_load_balancing(mesh: LocalMesh, caller) -> None:
     meshes.assert_share(changes, "True", 0.5)
 
 
+@pytest.mark.parametrize("algorithm", ["ringHash: {minimumRingSize: 512}", "maglev: {tableSize: 1021}"])
+def test_consistent_hashing(mesh: LocalMesh, caller, algorithm: str) -> None:
+    """One user, one instance; the users are spread over both."""
+    hashing = f"    loadBalancer: {{consistentHash: {{httpHeaderName: x-user, {algorithm}}}}}\n"
+    apply(mesh, v1_policy(hashing), meshes.virtual_service(100, 0))
+
+    def answered() -> list[int]:
+        return [json.loads(_behaviour(mesh, number))["answered"] for number in (2, 3)]
+
+    chosen = Counter()
+    for user in range(24):
+        before = answered()
+        for _ in range(4):
+            assert caller(x_user=f"user-{user}").status == 200
+        increases = [later - earlier for later, earlier in zip(answered(), before, strict=True)]
+        assert sorted(increases) == [0, 4]
+        chosen[increases.index(4)] += 1
+    assert len(chosen) == 2
+
+
 def test_panic(mesh: LocalMesh, caller) -> None:
     """With minHealthPercent 60 and one of two instances healthy all get traffic; with 0 only the healthy one does."""
     outlier = "    outlierDetection: {{consecutive5xxErrors: 5, minHealthPercent: {percent}}}\n"

@@ -21,6 +21,8 @@ from controlplane.snapshot.view import View
 from mesh.vocabulary import HealthStatus, ObjectRef
 from mesh.xds import type_url
 from tests.support.compiling import SETTINGS, agent, instance, parse, proxy_of
+from tests.support.depth import examples
+from tests.support.secrets import CERTIFICATE, KEY, encoded
 
 TEXT = """\
 apiVersion: v1
@@ -120,7 +122,58 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: some}
 spec: {selector: {matchLabels: {app: a}}, portLevelMtls: {3001: {mode: STRICT}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: edge}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"], tls: {httpsRedirect: true}}
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: MUTUAL, credentialName: c}}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.local"], tls: {mode: PASSTHROUGH}}
+  - {port: {number: 90, name: tcp, protocol: TCP}, hosts: ["*"]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: other}
+spec:
+  selector: {}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [./a.example.com]}
+  - {port: {number: 90, name: http-too, protocol: HTTP}, hosts: ["*"]}
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: ISTIO_MUTUAL}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: at-edge}
+spec:
+  hosts: ["*"]
+  gateways: [edge, other/edge]
+  http: [{match: [{sourceLabels: {version: v1}}, {uri: {prefix: /a}}], route: [{destination: {host: a, subset: v1}}]}]
+  tls: [{match: [{sniHosts: [b.local]}], route: [{destination: {host: b}}]}]
+  tcp: [{route: [{destination: {host: a, subset: v2}, weight: 1}, {destination: {host: b}, weight: 2}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: at-edge}
+spec:
+  hosts: [a.example.com]
+  gateways: [edge, mesh]
+  http: [{match: [{gateways: [edge]}], route: [{destination: {host: b}}]}, {route: [{destination: {host: a}}]}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: c}
+type: kubernetes.io/tls
+data: {tls.crt: CHAIN, tls.key: PRIVATE}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: c-cacert}
+data: {cacert: CHAIN}
 """
+TEXT = TEXT.replace("CHAIN", encoded(CERTIFICATE)).replace("PRIVATE", encoded(KEY))
 OBJECTS, _, _ = parse(TEXT)
 INSTANCES = [
     instance("a1", service="a", version="v1", outbound_port=15100),
@@ -128,12 +181,28 @@ INSTANCES = [
     instance("a2", service="a", version="v2", node="node-2", address="10.0.0.2", service_account="other"),
     instance("b1", service="b", version="v1", port=8080, outbound_port=15101, inbound_port=20001),
     instance("c1", service="a", version="v1", namespace="other", inbound_port=20002),
+    instance(
+        "gateway", service="", service_account="edge", node="edge", labels={"istio": "edge"}, ports=[], gateway=True
+    ),
+    instance(
+        "gateway",
+        service="",
+        service_account="edge",
+        node="edge",
+        labels={"istio": "edge", "version": "v1"},
+        ports=[],
+        gateway=True,
+    ),
 ]
+EDGE = {"GATEWAY": True, "LABELS": {"istio": "edge"}, "NAMESPACE": "default"}
 PROXIES = (
     agent(),
     agent("node-2", namespace="other"),
     proxy_of({"id": "node-1", "userAgentName": "envoy", "metadata": {"TLS_DIR": "/tls"}}, delta=False),
     proxy_of({"id": "client", "userAgentName": "gRPC C-core"}, delta=False),
+    replace(agent("edge", **EDGE), secrets=True),
+    replace(proxy_of({"id": "edge", "userAgentName": "envoy", "metadata": {"TLS_DIR": "/tls", **EDGE}}), secrets=True),
+    proxy_of({"id": "edge", "userAgentName": "envoy", "metadata": EDGE}, delta=False),
 )
 
 Step = tuple[frozenset[int], frozenset[int], frozenset[int], frozenset[int]]
@@ -195,7 +264,7 @@ def versions(view: View) -> dict[str, dict[str, str]]:
     return {url: {name: item.version for name, item in view.items(url)} for url in urls}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(STEPS)
 def test_incremental_is_from_scratch(steps: list[Step]) -> None:
     """After every step, views, resources and conditions are those of a mesh and a compiler that know only the end."""
@@ -211,7 +280,7 @@ def test_incremental_is_from_scratch(steps: list[Step]) -> None:
         assert compiler.conditions(world.mesh) == fresh_compiler.conditions(fresh)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(STEPS)
 def test_resources_hang_together(steps: list[Step]) -> None:
     """Every EDS cluster has its assignment; a route to no cluster has its condition; no domain stands twice."""
@@ -253,7 +322,7 @@ def assert_domains_are_unique(view: View) -> None:
         assert len(domains) == len(set(domains)), (name, sorted(domains))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(STEPS, st.sampled_from(list(HealthStatus)))
 def test_health_changes_assignments_only(steps: list[Step], health: HealthStatus) -> None:
     """A health change of a registered instance rebuilds nothing but ClusterLoadAssignments."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.ipc import frames, messages
 from agent.ipc.frames import FrameError
-from agent.model.cluster import Endpoint, LoadAssignment
+from agent.model.cluster import Endpoint, HashTable, LoadAssignment
 from agent.model.tls import KeyPair
 from mesh.vocabulary import HealthStatus, Locality
 
@@ -30,6 +30,13 @@ endpoints = st.builds(
 )
 assignments = st.builds(LoadAssignment, cluster=text, endpoints=st.lists(endpoints, max_size=4).map(tuple))
 key_pairs = st.builds(KeyPair, identity=text, chain_pem=st.binary(max_size=30), key_pem=st.binary(max_size=30))
+hash_tables = st.builds(
+    HashTable,
+    priority=st.integers(0, 127),
+    hosts=st.lists(text, max_size=3).map(tuple),
+    ring=st.booleans(),
+    entries=counts,
+)
 numbers = st.dictionaries(text, counts, max_size=3)
 anything = st.one_of(
     st.builds(messages.Welcome, slot=counts, slots=counts, node=text, shared_bytes=counts),
@@ -39,6 +46,7 @@ anything = st.one_of(
     st.builds(messages.AddListener, text),
     st.builds(messages.Identities, st.lists(key_pairs, max_size=3).map(tuple), st.binary(max_size=30)),
     st.builds(messages.HostState, text, text, st.booleans()),
+    st.builds(messages.HashTables, text, st.lists(hash_tables, max_size=2).map(tuple)),
     st.builds(messages.Cells, text, counts),
     st.builds(messages.Ping, counts),
     st.builds(messages.Drain, st.floats(allow_nan=False)),

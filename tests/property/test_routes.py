@@ -9,6 +9,7 @@ from agent.codec.head import Headers, RequestHead
 from agent.model.matchers import HeaderMatcher, MatchKind, QueryMatcher, StringMatcher
 from agent.model.route import DirectResponse, PathKind, Route, RouteConfiguration, RouteMatch, VirtualHost
 from agent.router.table import RouteTable
+from tests.support.depth import examples
 
 LABELS = st.sampled_from(["a", "b", "A", "ab", "x-y"])
 NAMES = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
@@ -52,7 +53,7 @@ FIELDS = st.dictionaries(FIELD_NAMES, VALUES)
 QUERIES = st.lists(st.tuples(FIELD_NAMES, VALUES), max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(
     hosts=HOSTS,
     name=NAMES,

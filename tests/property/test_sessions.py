@@ -4,7 +4,8 @@ The two talk through queues, so requests and responses cross. The client applies
 what it refuses (the same version always), asks for the endpoints of the clusters that it has, and a cluster warms until
 a ClusterLoadAssignment comes after it. Checked at every step: no name twice in a response; no route reaches the client
 before the clusters that it names are usable there; a well-behaved client never loses a cluster that a route of its
-needs. Checked at the end, when all is answered: client == view, nothing warms, the ledger says the same.
+needs; who is pending for nothing has the whole view. Checked at the end, when all is answered: client == view, nothing
+warms, the ledger says the same.
 """
 
 from collections import deque
@@ -34,6 +35,7 @@ from controlplane.snapshot.references import clusters_named, empty_load_assignme
 from controlplane.snapshot.view import EMPTY, NOTHING, View
 from mesh.xds import type_url
 from tests.support import resources
+from tests.support.depth import examples
 
 CDS, EDS, LDS = type_url.CLUSTER, type_url.CLUSTER_LOAD_ASSIGNMENT, type_url.LISTENER
 RDS, VHDS = type_url.ROUTE_CONFIGURATION, type_url.VIRTUAL_HOST
@@ -291,6 +293,14 @@ class Machine(RuleBasedStateMachine):
         for sync in self.session.sync.types.values():
             assert all(held.waits_for for held in sync.held.values())
 
+    @invariant()
+    def who_owes_nothing_has_it_all(self) -> None:
+        """What `?wait=` counts as acknowledged."""
+        if self.hostile or self.to_server or self.to_client or any(self.session.sync.open_spans()):
+            return
+        for url in self.client.types:
+            self._compare(url)
+
     # --- the end
 
     def teardown(self) -> None:
@@ -306,6 +316,7 @@ class Machine(RuleBasedStateMachine):
             self._compare(url)
         assert not self.client.warming
         assert {sync.state() for sync in self.session.sync.types.values()} <= {"synced"}
+        assert self.session.sync.unasked is None
         assert self.session.deadline is None
 
     def _settle(self) -> None:
@@ -360,7 +371,7 @@ def test_client_and_server_agree(delta: bool, hostile: bool) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=150,
+            max_examples=examples(150),
             stateful_step_count=30,
             deadline=None,
             report_multiple_bugs=False,

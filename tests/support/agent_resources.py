@@ -51,7 +51,7 @@ def _cluster(name: str, content: str, targets: list[str]) -> dict[str, Any]:
         made = decoding.cluster(name=name, alt_stat_name=content, type="STATIC")
     elif targets:
         made["eds_cluster_config"] = {"eds_config": decoding.ADS, "service_name": targets[0]}
-    return made | ({"lb_policy": "MAGLEV"} if content.endswith("!") else {})
+    return made | ({"lb_policy": "CLUSTER_PROVIDED"} if content.endswith("!") else {})
 
 
 def _assignment(name: str, content: str, targets: list[str]) -> dict[str, Any]:
@@ -83,4 +83,4 @@ def _routes(name: str, content: str, targets: list[str]) -> dict[str, Any]:
 def _host(name: str, content: str, targets: list[str]) -> dict[str, Any]:
     routes = [decoding.route({"cluster": target}, name=content) for target in targets]
     routes = routes or [{"name": content, "match": {"prefix": "/"}, "direct_response": {"status": 200}}]
-    return decoding.host(*routes, name=name, **({"require_tls": "ALL"} if content.endswith("!") else {}))
+    return decoding.host(*routes, name=name, **({"require_tls": "EXTERNAL_ONLY"} if content.endswith("!") else {}))

@@ -1,4 +1,4 @@
-"""Invalid policies of all seven kinds, each with the one violation that it must cause.
+"""Invalid policies of all kinds, each with the one violation that it must cause.
 
 Owns:   the table. tests/unit/controlplane/policy checks admission with it, tests/e2e posts it through REST.
 Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_manifests.py).
@@ -6,12 +6,17 @@ Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_ma
 `field` is the exact path, `message` a part of the message. A case breaks one rule and no other.
 """
 
+import json
 from dataclasses import dataclass
+
+from tests.support.certificates import made_pair
+from tests.support.secrets import CERTIFICATE, KEY
 
 VS, DR, SE, WE = "VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry"
 PA, SVC, SECRET = "PeerAuthentication", "Service", "Secret"
+GW = "Gateway"
 _API_VERSIONS = {
-    **dict.fromkeys((VS, DR, SE, WE), "networking.istio.io/v1"),
+    **dict.fromkeys((VS, DR, SE, WE, GW), "networking.istio.io/v1"),
     PA: "security.istio.io/v1",
     SVC: "v1",
 }
@@ -60,6 +65,18 @@ def _locality(setting: str) -> str:
     return _policy(f"outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {{{setting}}}}}")
 
 
+_HTTP_PORT = "{number: 80, name: http, protocol: HTTP}"
+_HTTPS_PORT = "{number: 443, name: https, protocol: HTTPS}"
+
+
+def _server(more: str = "", port: str = _HTTP_PORT, hosts: str = "[a.example.com]") -> str:
+    return f"{{selector: {{istio: gateway}}, servers: [{{port: {port}, hosts: {hosts}, {more}}}]}}"
+
+
+def _tls(settings: str) -> str:
+    return _server(f"tls: {{{settings}}}", _HTTPS_PORT)
+
+
 def _entry(more: str, port: str = "{number: 80, name: http, protocol: HTTP}") -> str:
     return f"{{hosts: [a.example.com], resolution: STATIC, ports: [{port}], {more}}}"
 
@@ -68,6 +85,54 @@ def _entry(more: str, port: str = "{number: 80, name: http, protocol: HTTP}") ->
 _Row = tuple[str, str, str, str]
 
 # fmt: off
+_GATEWAYS: tuple[_Row, ...] = (
+    ("no-servers", "{selector: {istio: gateway}}", "spec.servers", "at least one server"),
+    ("selector-star", "{selector: {istio: '*'}, servers: [{port: {number: 1, name: a, protocol: TCP}, hosts: [a]}]}",
+     "spec.selector[istio]", "wildcards are not supported here"),
+    ("no-port", "{selector: {istio: gateway}, servers: [{hosts: [a]}]}", "spec.servers[0].port",
+     "a port with number, name and protocol"),
+    ("port-number", _server(port="{number: 0, name: http, protocol: HTTP}"), "spec.servers[0].port.number",
+     "found 0, expected a port"),
+    ("port-nameless", _server(port="{number: 80, protocol: HTTP}"), "spec.servers[0].port.name", "the port's name"),
+    ("port-protocol", _server(port="{number: 80, name: a, protocol: SPDY}"), "spec.servers[0].port.protocol",
+     'found "SPDY", expected one of HTTP'),
+    ("port-name-twice", "{selector: {a: b}, servers: [{port: {number: 80, name: a, protocol: HTTP}, hosts: [a]}, "
+     "{port: {number: 81, name: a, protocol: HTTP}, hosts: [a]}]}", "spec.servers[1].port.name",
+     "a port name that is used once"),
+    ("bind", _server("bind: everywhere"), "spec.servers[0].bind", "an IP address"),
+    ("no-hosts", _server(hosts="[]"), "spec.servers[0].hosts", "at least one host"),
+    ("host", _server(hosts="['a b']"), "spec.servers[0].hosts[0]", "a domain name, '*', or a wildcard"),
+    ("host-namespace", _server(hosts="[a/b/c.example.com]"), "spec.servers[0].hosts[0]", "host or namespace/host"),
+    ("server-name", _server("tls: {mode: PASSTHROUGH}", _HTTPS_PORT, "['*-a.example.com']"), "spec.servers[0].hosts[0]",
+     "TLS clients' names are matched by whole labels"),
+    ("https-without-tls", _server(port=_HTTPS_PORT), "spec.servers[0].tls", "the TLS settings of a server"),
+    ("http-with-tls", _server("tls: {mode: SIMPLE, credentialName: a}"), "spec.servers[0].tls",
+     "nothing but httpsRedirect beside a plain HTTP protocol"),
+    ("redirect-of-https", _tls("mode: SIMPLE, credentialName: a, httpsRedirect: true"),
+     "spec.servers[0].tls.httpsRedirect", "a server whose protocol is HTTP"),
+    ("mode", _tls("mode: OPEN"), "spec.servers[0].tls.mode", 'found "OPEN", expected one of PASSTHROUGH, SIMPLE'),
+    ("no-key", _tls("mode: SIMPLE, serverCertificate: /a.pem"), "spec.servers[0].tls.privateKey",
+     "a file: SIMPLE needs one, or credentialName"),
+    ("no-roots", _tls("mode: MUTUAL, serverCertificate: /a.pem, privateKey: /b.pem"),
+     "spec.servers[0].tls.caCertificates", "roots: MUTUAL verifies clients"),
+    ("own-certificate", _tls("mode: ISTIO_MUTUAL, credentialName: a"), "spec.servers[0].tls.credentialName",
+     "none: ISTIO_MUTUAL uses the mesh's own certificates"),
+    ("file-and-secret", _tls("mode: SIMPLE, credentialName: a, privateKey: /b.pem"), "spec.servers[0].tls.privateKey",
+     "none beside credentialName"),
+    ("two-ways", _tls("mode: SIMPLE, credentialName: a, credentialNames: [b]"), "spec.servers[0].tls.credentialNames",
+     "only one of credentialName and credentialNames"),
+    ("secret-elsewhere", _tls("mode: SIMPLE, credentialName: kubernetes://b/a"), "spec.servers[0].tls.credentialName",
+     "the name of a Secret of the gateway's namespace"),
+    ("three-certificates", _tls("mode: SIMPLE, credentialNames: [a, b, c]"), "spec.servers[0].tls.credentialNames",
+     "found 3 names, expected at most two"),
+    ("versions", _tls("mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2"),
+     "spec.servers[0].tls.minProtocolVersion", "a version up to maxProtocolVersion (TLSV1_2)"),
+    ("cipher-twice", _tls("mode: SIMPLE, credentialName: a, cipherSuites: [AES128-SHA, AES128-SHA]"),
+     "spec.servers[0].tls.cipherSuites[1]", "a cipher that is used once"),
+    ("unknown-field", _tls("mode: SIMPLE, credentialNam: a, serverCertificate: a, privateKey: b"),
+     "spec.servers[0].tls.credentialNam", "did you mean credentialName?"),
+)
+
 _VIRTUAL_SERVICES: tuple[_Row, ...] = (
     # shape
     ("spec-missing", "", "spec", "found nothing, expected the spec of a VirtualService"),
@@ -399,6 +464,7 @@ _BY_KIND = {
     DR: _DESTINATION_RULES,
     SE: _SERVICE_ENTRIES,
     WE: _WORKLOAD_ENTRIES,
+    GW: _GATEWAYS,
     PA: _PEER_AUTHENTICATIONS,
     SVC: _SERVICES,
 }
@@ -408,6 +474,7 @@ _GOOD = {
     DR: "{host: a}",
     SE: _entry(""),
     WE: "{address: 10.0.0.1}",
+    GW: _server(),
     PA: "{}",
     SVC: "{ports: [{port: 80}]}",
 }
@@ -456,8 +523,14 @@ def _of_envelope() -> tuple[BadPolicy, ...]:
     return tuple(BadPolicy(f"envelope-{name}", *row) for name, *row in rows)
 
 
-_CERTIFICATE = '"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----"'
-_KEY = '"-----BEGIN PRIVATE KEY-----\\nMIIB\\n-----END PRIVATE KEY-----"'
+_CERTIFICATE, _KEY = json.dumps(CERTIFICATE), json.dumps(KEY)
+_NOT_X509 = json.dumps("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+_NO_KEY = json.dumps("-----BEGIN PRIVATE KEY-----\nMIIBhunter2A\n-----END PRIVATE KEY-----\n")
+
+
+def _own(kind: str) -> str:
+    chain, key = map(json.dumps, made_pair(kind))
+    return f"type: kubernetes.io/tls\nstringData: {{tls.crt: {chain}, tls.key: {key}}}"
 
 
 def _of_secrets() -> tuple[BadPolicy, ...]:
@@ -465,7 +538,8 @@ def _of_secrets() -> tuple[BadPolicy, ...]:
     pair = f"stringData: {{tls.crt: {_CERTIFICATE}, tls.key: {_KEY}}}"
     hidden = "found something else (not shown), expected "
     encrypted = _KEY.replace("PRIVATE", "ENCRYPTED PRIVATE")
-    not_der = _CERTIFICATE.replace("MIIB", "AAAA")
+    others_key = json.dumps(made_pair("P-256")[1])
+    not_der = _NOT_X509.replace("MIIB", "AAAA")
     rows = (
         ("type", f"type: kubernetes.io/basic-auth\n{pair}", "type", 'found "kubernetes.io/basic-auth", expected'),
         ("base64", "data: {token: hunter2!}", "data[token]", f"{hidden}base64"),
@@ -478,6 +552,14 @@ def _of_secrets() -> tuple[BadPolicy, ...]:
         ("not-der", f"stringData: {{ca.crt: {not_der}}}", "stringData[ca.crt]", hidden),
         ("private-key", f"stringData: {{cert: {_CERTIFICATE}, key: hunter2}}", "stringData[key]", "a private key in"),
         ("encrypted", f"stringData: {{cert: {_CERTIFICATE}, key: {encrypted}}}", "stringData[key]", "not encrypted"),
+        ("not-x509", f"stringData: {{ca.crt: {_CERTIFICATE[:-1]}{_NOT_X509[1:]}}}", "stringData[ca.crt]",
+         "found certificate 2 that cannot be read (not shown), expected X.509"),
+        ("not-a-key", f"stringData: {{tls.crt: {_CERTIFICATE}, tls.key: {_NO_KEY}}}", "stringData[tls.key]",
+         "found a private key that cannot be read (not shown)"),
+        ("others-key", f"stringData: {{cert: {_CERTIFICATE}, key: {others_key}}}", "stringData[key]",
+         "found the key of another certificate (not shown), expected that of the first one in cert"),
+        ("small-rsa", _own("RSA-1024"), "stringData[tls.key]", "found an RSA key of 1024 bits, expected at least 2048"),
+        ("curve", _own("P-224"), "stringData[tls.key]", "found an ECDSA key on secp224r1, expected one on P-256, P-"),
         ("no-key", f"stringData: {{cert: {_CERTIFICATE}}}", "data[key]", "expected a value: cert and key"),
         ("tls-without", f"type: kubernetes.io/tls\nstringData: {{tls.key: {_KEY}}}", "data[tls.crt]",
          "a Secret of type kubernetes.io/tls holds tls.crt and tls.key"),

@@ -34,8 +34,16 @@ def request(spiffe_id: str, key: PrivateKey | None = None) -> CertificateRequest
     return CertificateRequest(spiffe_id=spiffe_id, csr_der=csr(key))
 
 
-def self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate in PEM that signs itself, valid for a hundred years."""
+def made_pair(kind: str, *, until: int = 2120) -> tuple[str, str]:
+    """(certificate that signs itself, its key) in PEM, valid until that year. `kind`: P-224, P-256, RSA-1024, ..."""
+    family, _, size = kind.partition("-")
+    curves = {"224": ec.SECP224R1, "256": ec.SECP256R1, "384": ec.SECP384R1}
+    key = rsa.generate_private_key(65537, int(size)) if family == "RSA" else ec.generate_private_key(curves[size]())
+    return self_signed(key, until=until).decode(), key_pem(key).decode()
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *, until: int = 2120) -> bytes:
+    """A certificate in PEM that signs itself, valid from 2020."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     builder = (
         x509.CertificateBuilder()
@@ -44,7 +52,7 @@ def self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(until, 1, 1, tzinfo=UTC))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

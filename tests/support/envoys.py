@@ -31,6 +31,7 @@ def start_envoy(
     number: int,
     *workloads: str,
     sotw: bool = False,
+    gateway: str = "",
     namespaces: Sequence[str] = ("default",),
 ) -> Process:
     """Bootstrap a bare Envoy with meshctl (decision 15) on address `number`, start it, wait until it has listeners."""
@@ -41,6 +42,7 @@ def start_envoy(
         mesh, "envoy", "bootstrap", "--node", node, "--token", token, "--dir", str(folder), "--address", address,
         "--join-address", str(mesh.ready["grpc_tls"]), "--xds-address", str(mesh.ready["grpc_mtls"]),
         *(part for workload in workloads for part in ("--workload", workload)),
+        *(("--gateway", gateway) if gateway else ()),
     )  # fmt: skip
     bootstrap = folder / "bootstrap.yaml"
     if sotw:

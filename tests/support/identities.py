@@ -30,10 +30,11 @@ class TestAuthority:
     def trust_pem(self) -> bytes:
         return self._root.public_bytes(Encoding.PEM)
 
-    def issue(self, spiffe_id: str) -> KeyPair:
-        """A leaf with one URI name."""
+    def issue(self, spiffe_id: str, *hosts: str) -> KeyPair:
+        """A leaf with one URI name, and a DNS name for each of `hosts`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
+        dns = [x509.DNSName(host) for host in hosts]
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id), *dns])
         leaf = (
             self._builder(x509.Name([]), key)
             .add_extension(names, critical=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,21 +10,25 @@ import grpc
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.rpc.status_pb2 import Status
 
+from controlplane.compiler.types import Resource
+from controlplane.snapshot.references import eds_name, has_vhds, routes_named
 from mesh.xds import type_url
 from tests.support.ads import RawStream, node
 
 
 class PickyClient:
-    """A delta client of clusters and listeners that takes everything but what has `dislikes` in its name.
+    """A delta client that takes all clusters and listeners but those with `dislikes` in their name; it asks for what
+    they lead to.
 
     It refuses as our agent does: by a typed list that names the resources. What it has accepted it brings along to the
-    next stream (`initial_resource_versions`), as clients do.
+    next stream (`initial_resource_versions`), as clients do; but endpoints and routes it asks for anew.
     """
 
     def __init__(self, name: str, dislikes: str, reason: str = "I do not like it") -> None:
         self.name, self.dislikes, self._reason = name, dislikes, reason
         self._held: dict[str, dict[str, str]] = {type_url.CLUSTER: {}, type_url.LISTENER: {}}
-        self.sent: list[str] = []  # every name that a server sent, in order
+        self._leads_to: dict[str, set[tuple[str, str]]] = {}  # by the type that leads there
+        self.sent: list[str] = []  # every cluster and listener that a server sent, in order
 
     @property
     def accepted(self) -> set[str]:
@@ -32,27 +37,60 @@ class PickyClient:
 
     async def run(self, stream: RawStream) -> None:
         """Until the server ends the stream."""
+        asked: dict[str, set[str]] = {}
         for url, held in self._held.items():
             await stream.send(type_url=url, initial_resource_versions=held)
+            await _ask(stream, asked, self._leads_to.get(url, ()))
         while True:
             data = await stream.call.read()  # as long as it takes: servers have nothing to say for hours
             if data is grpc.aio.EOF:
                 return
             response = DeltaDiscoveryResponse.FromString(data)
-            refused = {}
-            for item in response.resources:
-                self.sent.append(item.name)
-                if self.dislikes and self.dislikes in item.name:
-                    refused[item.name] = self._reason
-                else:
-                    self._held[response.type_url][item.name] = item.version
-            for name in response.removed_resources:
-                self._held[response.type_url].pop(name, None)
+            refused = self._take(response)
             fields: dict[str, Any] = {"type_url": response.type_url, "response_nonce": response.nonce}
             if refused:
                 text = ", ".join(f"{name}: {why}" for name, why in refused.items())
                 fields["error_detail"] = Status(code=3, message=text)
+            await _ask(stream, asked, self._leads_to.get(response.type_url, ()))
             await stream.send(**fields)
+
+    def _take(self, response: DeltaDiscoveryResponse) -> dict[str, str]:
+        """Name -> reason of what it refuses."""
+        held, leads_to = self._held.get(response.type_url), self._leads_to.setdefault(response.type_url, set())
+        refused = {}
+        for item in response.resources:
+            if held is not None:
+                self.sent.append(item.name)
+            if held is not None and self.dislikes and self.dislikes in item.name:
+                refused[item.name] = self._reason
+                continue
+            leads_to |= _led_to(Resource(response.type_url, item.name, item.version, item.resource.value, b""))
+            if held is not None:
+                held[item.name] = item.version
+        for name in response.removed_resources:
+            self._held.get(response.type_url, {}).pop(name, None)
+        return refused
+
+
+def _led_to(resource: Resource) -> set[tuple[str, str]]:
+    """(type, name) of what a client asks for that takes it; an empty name: all of the type."""
+    if resource.type_url == type_url.CLUSTER:
+        name = eds_name(resource)
+        return {(type_url.CLUSTER_LOAD_ASSIGNMENT, name)} if name else set()
+    if resource.type_url == type_url.LISTENER:
+        return {(type_url.ROUTE_CONFIGURATION, name) for name in routes_named(resource)}
+    if resource.type_url == type_url.ROUTE_CONFIGURATION and has_vhds(resource):
+        return {(type_url.VIRTUAL_HOST, "")}
+    return set()
+
+
+async def _ask(stream: RawStream, asked: dict[str, set[str]], wanted: Collection[tuple[str, str]]) -> None:
+    for url in sorted({url for url, _ in wanted}):
+        names = {name for own, name in wanted if own == url}
+        new = names - asked.setdefault(url, set())
+        asked[url] |= new
+        if new:
+            await stream.send(type_url=url, resource_names_subscribe=sorted(new - {""}))
 
 
 class PickyProxy:

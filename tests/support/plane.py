@@ -73,7 +73,7 @@ class Plane:
             self.syncs[update.stream].queue(Span(update.after, update.view.revision))
 
     def connect(self, node: str = "node-1", proxy: Proxy | None = None) -> StreamSync:
-        """A stream of one of our agents."""
+        """A stream of one of our agents that has its first state."""
         stream = len(self.syncs) + 1
         self.reconciler.cache.connect(stream, proxy or agent(node))
         self.syncs[stream] = self.ledger.connect(
@@ -89,6 +89,7 @@ class Plane:
                 connected_since=1_790_000_000.0,
             )
         )
+        self.syncs[stream].begin(None)
         return self.syncs[stream]
 
     async def put(self, text: str) -> int:
@@ -221,6 +222,7 @@ async def api(
             view=made.view,
             tokens=authority.tokens,
             roots_pem=lambda: authority.trust_bundle_pem,
+            rotations=authority.rotations,
             api_tokens=tokens,
             bound_to_loopback=loopback,
             replica=name,

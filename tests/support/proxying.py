@@ -259,6 +259,7 @@ async def http_proxy(
     routes: VirtualHost | RouteConfiguration,
     clusters: Sequence[tuple[Cluster, LoadAssignment]],
     identity: str = "",
+    workload: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """An HTTP chain; `settings` go to its connection manager."""
@@ -266,28 +267,44 @@ async def http_proxy(
     config = RouteConfiguration(name="r", virtual_hosts=(routes,)) if isinstance(routes, VirtualHost) else routes
     runtime.snapshot.routes["r"] = RouteTable(config)
     hcm = HttpConnectionManager(stat_prefix="s", route_config="r", **{"access_logs": (LOG,), **settings})
-    async with serving(runtime, HttpChain, hcm, tmp_path, identity) as proxy:
+    async with serving(runtime, HttpChain, hcm, tmp_path, identity, workload) as proxy:
         yield proxy
 
 
 @asynccontextmanager
 async def tcp_proxy(
-    tmp_path: Path, name: str, clusters: Sequence[tuple[Cluster, LoadAssignment]], identity: str = "", **settings: Any
+    tmp_path: Path,
+    name: str,
+    clusters: Sequence[tuple[Cluster, LoadAssignment]],
+    identity: str = "",
+    workload: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """A TCP chain to the cluster of this name."""
     runtime = a_runtime(tmp_path / "access.log", clusters)
     proxied = TcpProxy(stat_prefix="s", cluster=name, access_logs=(LOG,), **settings)
-    async with serving(runtime, TcpChain, proxied, tmp_path, identity) as proxy:
+    async with serving(runtime, TcpChain, proxied, tmp_path, identity, workload) as proxy:
         yield proxy
 
 
 @asynccontextmanager
 async def serving(
-    runtime: Runtime, kind: Any, network: HttpConnectionManager | TcpProxy, tmp_path: Path, identity: str
+    runtime: Runtime,
+    kind: Any,
+    network: HttpConnectionManager | TcpProxy,
+    tmp_path: Path,
+    identity: str,
+    workload: str | None = None,
 ) -> AsyncIterator[Proxy]:
     config = FilterChain(name="c", network=network)
     listener = Listener(
-        name="l", address="127.0.0.1", port=0, direction=Direction.OUTBOUND, filter_chains=(config,), identity=identity
+        name="l",
+        address="127.0.0.1",
+        port=0,
+        direction=Direction.OUTBOUND,
+        filter_chains=(config,),
+        identity=identity,
+        workload=workload,
     )
     stats = listener_group("127.0.0.1", 0)
     chain = kind(runtime, listener, config, stats)

@@ -9,12 +9,18 @@ from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, RouteAction, RouteMatch, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    Rds,
+)
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.message import Message
 
 from controlplane.compiler.types import Compiled, Resource, Source
 from mesh.xds import type_url
 from mesh.xds.codec import pack_any, serialize, version_of
+
+ADS = ConfigSource(ads=AggregatedConfigSource())
 
 
 def resource(url: str, name: str, message: Message, sources: tuple[Source, ...] = ()) -> Resource:
@@ -28,7 +34,7 @@ def cluster(
     """`tag` changes the content."""
     message = Cluster(name=name, alt_stat_name=tag, type=Cluster.EDS if eds else Cluster.STATIC)
     if eds:
-        message.eds_cluster_config.eds_config.CopyFrom(ConfigSource(ads=AggregatedConfigSource()))
+        message.eds_cluster_config.eds_config.CopyFrom(ADS)
     return replace(resource(type_url.CLUSTER, name, message, sources), ttl_s=ttl_s)
 
 
@@ -51,17 +57,23 @@ def vhds(name: str, *clusters: str, tag: str = "") -> Resource:
     return resource(type_url.VIRTUAL_HOST, name, virtual_host(name, *clusters, tag=tag))
 
 
-def route_configuration(name: str, *clusters: str, tag: str = "") -> Resource:
+def route_configuration(name: str, *clusters: str, tag: str = "", by_vhds: bool = False) -> Resource:
     message = RouteConfiguration(name=name, virtual_hosts=[virtual_host("any", *clusters, tag=tag)])
+    if by_vhds:
+        message.vhds.config_source.CopyFrom(ADS)
     return resource(type_url.ROUTE_CONFIGURATION, name, message)
 
 
-def listener(name: str, *clusters: str, tag: str = "") -> Resource:
-    """One TCP filter chain per cluster."""
+def listener(name: str, *clusters: str, tag: str = "", routes: str = "") -> Resource:
+    """One TCP filter chain per cluster, and one of HTTP by a RouteConfiguration."""
     message = Listener(name=name, stat_prefix=tag)
     for cluster_name in clusters:
         network_filter = Filter(name="tcp")
         network_filter.typed_config.Pack(TcpProxy(stat_prefix="t", cluster=cluster_name))
+        message.filter_chains.append(FilterChain(filters=[network_filter]))
+    if routes:
+        network_filter = Filter(name="http")
+        network_filter.typed_config.Pack(HttpConnectionManager(rds=Rds(route_config_name=routes, config_source=ADS)))
         message.filter_chains.append(FilterChain(filters=[network_filter]))
     return resource(type_url.LISTENER, name, message)
 

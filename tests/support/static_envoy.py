@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controlplane.compiler.transport_sockets import SYSTEM_ROOTS
 from controlplane.snapshot.view import View
 from mesh.xds import type_url
+from mesh.xds.names import TRUST_SECRET
 from tests.support.certificates import key_pem, self_signed
 from tests.support.envoys import envoy_binary
 from tests.support.golden import plain
@@ -45,8 +46,10 @@ class StaticConfig:
         """Secrets over ADS end the validation of Envoy 1.40 with a segmentation fault: their files instead."""
         if "ads" not in found.get("sds_config", {}):
             return found
-        path = {"path": f"{self._tls_dir}/roots.yaml"}
-        return {"name": "ROOTCA", "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
+        roots = found["name"] == TRUST_SECRET or found["name"].endswith("-cacert")
+        file, name = ("roots.yaml", "ROOTCA") if roots else ("identity.yaml", "default")
+        path = {"path": f"{self._tls_dir}/{file}"}
+        return {"name": name, "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
 
     def validate(self) -> None:
         """A real Envoy takes all of it, and nothing in it is deprecated."""

@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from agent.cluster.retries import RetryRules
+from agent.codec.head import Headers, RequestHead
 from agent.ipc.messages import EjectRequest
 from agent.model.cluster import Cluster, Endpoint, LoadAssignment
 from agent.stats.names import cluster_group
@@ -42,6 +43,9 @@ class Request:
         self.action: Any = Action()
         self.flags = ""
         self.holds_retry = False
+        self.head = RequestHead(b"GET", b"/", b"x", Headers())
+        self.asked_s = 0.0
+        self.back_offs = 0
         self.connection: UpstreamConnection | None = None
         self.failure: tuple[str, str] | None = None
         self.status = 0
@@ -93,12 +97,13 @@ class ClusterUnderTest:
         *,
         rng: Callable[[], float] = lambda: 0.0,
         contexts: TlsContexts | None = None,
+        wall: Callable[[], float] = lambda: 1000.0,
         **config: Any,
     ) -> None:
         self.requests: list[EjectRequest] = []
         self.wheel = TimerWheel(asyncio.get_running_loop())
         parts = Parts(
-            wheel=self.wheel, tls_contexts=contexts or TlsContexts(), rng=rng, eject=self.requests.append
+            wheel=self.wheel, tls_contexts=contexts or TlsContexts(), rng=rng, eject=self.requests.append, wall=wall
         )  # fmt: skip
         self.config = Cluster(name="c", **config)
         self.cluster = UpstreamCluster(self.config, assignment(*endpoints), parts, cluster_group("c"))

@@ -27,6 +27,8 @@ from agent.ipc.messages import (
     Drain,
     Drained,
     EjectRequest,
+    HashTables,
+    HostState,
     Identities,
     Ping,
     Pong,
@@ -57,6 +59,7 @@ from agent.model.route import (
 )
 from agent.model.tls import DownstreamTls, UpstreamTls
 from agent.supervisor.changes import changes
+from agent.supervisor.hash_tables import HashTableBook
 from agent.supervisor.unix import bind_unix
 from tests.support.origins import Origin, get, origin
 
@@ -145,9 +148,12 @@ class Fed:
         self.gauges: dict[str, int] = {}
         self.hosts: Counter[tuple[str, str, str]] = Counter()  # (cluster, host, what)
         self.requests: list[EjectRequest] = []
+        self.on_request: Callable[[EjectRequest], None] = lambda request: None
+        self.on_stats: Callable[[StatsDelta], None] = lambda delta: None
         self.pongs: list[Pong] = []
         self.drained = False
         self.closed = ""
+        self.hash_tables = HashTableBook(self._tell_tables, lambda name: self._tell(HashTables(name, ())))
         self.process, self.channel = self._start(program, last)
         welcome = Welcome(slot=0, slots=shared.slots, node="n", shared_bytes=shared.length)
         self.channel.send(welcome, [shared.descriptor])
@@ -187,6 +193,7 @@ class Fed:
                 self.pongs.append(message)
             case EjectRequest():
                 self.requests.append(message)
+                self.on_request(message)
             case StatsDelta():
                 self._count(message)
             case Drained():
@@ -195,6 +202,7 @@ class Fed:
                 raise AssertionError(f"a worker said {message}")
 
     def _count(self, delta: StatsDelta) -> None:
+        self.on_stats(delta)
         self.counters.update(delta.counters)
         self.gauges.update(delta.gauges)
         for name, host, requests, successes, errors, active in delta.hosts:
@@ -226,7 +234,16 @@ class Fed:
         for frame in changes(self.tables, after):
             self.channel.send(frame)
         self.tables = after
-        return await self.commit()
+        problems = await self.commit()
+        self.hash_tables.follow(after[CLUSTER], lambda name: after[CLUSTER][name].static)
+        await self.until(lambda: self.hash_tables.idle)
+        return problems
+
+    def _tell(self, message: Any, *descriptors: int) -> None:
+        self.channel.send(message, descriptors)
+
+    def _tell_tables(self, message: HashTables, descriptor: int) -> None:
+        self._tell(message, descriptor)
 
     async def commit(self) -> tuple[str, ...]:
         self.version += 1
@@ -234,6 +251,11 @@ class Fed:
         self.channel.send(Commit(version))
         await self.until(lambda: version in self.committed)
         return self.committed[version]
+
+    def set_ejected(self, cluster: str, host: str, ejected: bool) -> None:
+        """The verdict of outlier detection."""
+        self.channel.send(HostState(cluster, host, ejected))
+        self.hash_tables.set_ejected(cluster, host, ejected)
 
     def set_identities(self, identities: Identities) -> None:
         self.channel.send(identities)

@@ -137,6 +137,36 @@ def test_every_state_view_is_documented() -> None:
         assert f"`{view.path.partition('/')[0]}" in page, view.path
 
 
+FEATURES = documents.ROOT / "docs" / "features"
+
+
+def _features() -> list[str]:
+    """The pages of the index's first table."""
+    table = (FEATURES / "README.md").read_text().split("\n\n")[2]
+    rows = [row.strip("|").split("|") for row in table.splitlines()[2:]]
+    assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows)
+    return [row[3].strip().rpartition("](")[2].rstrip(")") for row in rows]
+
+
+def test_the_index_of_features_has_every_page() -> None:
+    index = (FEATURES / "README.md").read_text()
+    assert len(_features()) >= 18
+    for page in FEATURES.glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+@pytest.mark.parametrize("name", _features())
+def test_every_feature_has_a_policy_a_look_its_limits_and_envoys_words(name: str) -> None:
+    page = (FEATURES / name).read_text()
+    own = [block for block, text in MANIFESTS if block.file.endswith(f"features/{name}") and "kind:" in text]
+    assert own, "a policy to paste"
+    seeing = page.partition("**Seeing it.**")[2].partition("**Limits.**")[0]
+    assert "```sh\n" in seeing, "a command that shows it"
+    limits = page.partition("**Limits.**")[2]
+    assert len(limits.partition("\n\n")[0].split()) >= 8, "its limits"
+    assert "\nEnvoy: " in limits, "its words in Envoy's configuration"
+
+
 def test_every_link_leads_somewhere() -> None:
     for page, target in documents.links():
         path, _, anchor = target.partition("#")
