@@ -7,6 +7,7 @@ to core 0, the proxy under test to core 1; the candidates take turns in every ro
     mtls       client -> outbound proxy -> (mTLS) -> inbound proxy of the same kind -> origin; both proxies are counted
 
 CPU per request is all threads of all processes of the proxy (the agent's supervisor too). Ratio > 1: better than Envoy.
+`agent` is the pure build, `compiled` the one that `make build` has made, when there is one.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from controlplane.cli.local_mesh import LocalMesh, LocalService, request, wait_until
+from controlplane.cli.local_mesh import LocalAgent, LocalMesh, LocalService, Process, request, wait_until
 from tests.support import envoys
 
 ROOT = Path(__file__).parents[1]
 HELPERS, PROXY = 0, 1  # cores
 FIXED_RATE = 2000.0
+SCENARIOS = ("plaintext", "mtls")
 MIN_LINE_BYTES = 500  # of the access log
+COMPILED = ROOT / "build" / "compiled"
+BUILDS = {"agent": (2, 4), "compiled": (6, 7)}  # addresses of the inbound and the outbound proxy
 
 POLICIES = """\
 apiVersion: networking.istio.io/v1
@@ -112,11 +116,50 @@ class Candidate:
         return sum(path.stat().st_size for path in self.logs if path.exists())
 
 
+@dataclass(frozen=True)
+class Pair:
+    """An inbound and an outbound proxy of one kind: their processes and access logs in this order."""
+
+    name: str
+    address: str
+    pids: tuple[int, int]
+    logs: tuple[Path, Path]
+
+    @classmethod
+    def of_agents(cls, build: str, inbound: LocalAgent, outbound: LocalAgent) -> "Pair":
+        logs = (inbound.state_dir / "access.log", outbound.state_dir / "access.log")
+        return cls(build, outbound.outbound, (inbound.process.pid, outbound.process.pid), logs)
+
+    def candidate(self, scenario: str) -> Candidate:
+        """All that serves a scenario: with mutual TLS both, else the outbound one."""
+        inbound, outbound = map(machine.tree_pids, self.pids)
+        if scenario == "mtls":
+            return Candidate(self.name, scenario, self.address, f"by-{self.name}", (*outbound, *inbound), self.logs)
+        return Candidate(self.name, scenario, self.address, "plain.bench", tuple(outbound), self.logs[1:])
+
+
+def builds_of(wanted: str) -> tuple[str, ...]:
+    """The builds of the agent to be measured. Exits when the compiled one is wanted and not there."""
+    there = (COMPILED / "agent").is_dir()
+    if wanted in ("compiled", "both") and not there:
+        raise SystemExit(f"{COMPILED} is not there: run make build first")
+    return {"pure": ("agent",), "compiled": ("compiled",)}.get(wanted, ("agent", "compiled") if there else ("agent",))
+
+
+class BenchMesh(LocalMesh):
+    """Agents named `compiled-*` are of the compiled build."""
+
+    def spawn(self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Process:
+        build = {"PYTHONPATH": str(COMPILED)} if name.startswith("compiled") else {}
+        return super().spawn(name, command, env={**(env or {}), **build})
+
+
 class Bench:
     """One run: the mesh, its candidates, the measurements."""
 
     def __init__(self, mesh: LocalMesh, options: argparse.Namespace, console: Console) -> None:
         self.mesh, self.options, self.console = mesh, options, console
+        self.builds = builds_of(options.build)
         self.samples: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
         self.fixed: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
         self.idle_mib: dict[tuple[str, str], float] = {}
@@ -127,38 +170,23 @@ class Bench:
         control_plane = mesh.start_control_plane()
         origin = mesh.address(9)
         script = str(Path(__file__).with_name("origin.py"))
-        for number in (9, 2, 3):
+        for number in (9, 3, *(BUILDS[build][0] for build in self.builds)):
             process = mesh.spawn(f"origin-{number}", [sys.executable, script, mesh.address(number), "9000"])
             machine.pin(process.pid, HELPERS)
-        rules = [MESH_POLICIES.format(name=name) for name in ("by-agent", "by-envoy")]
+        rules = [MESH_POLICIES.format(name=f"by-{name}") for name in ("envoy", *self.builds)]
         mesh.apply("---\n".join((POLICIES.format(origin=origin), *rules, STRICT)))
-        agents = [
-            mesh.start_agent("agent-in", 2, (LocalService(name="by-agent", port=9000, check=False),)),
-            mesh.start_agent("agent-out", 4),
-        ]
+        agents = {build: self.start_agents(build) for build in self.builds}
         workload = "name=by-envoy,namespace=default,service-account=by-envoy,port=9000"
         inbound = envoys.start_envoy(
             mesh, "envoy-in", 3, f"{workload},address={mesh.address(3)},inbound-port=20000,labels.app=by-envoy"
         )
         outbound = envoys.start_envoy(mesh, "envoy-out", 5)
         machine.pin(control_plane.pid, HELPERS)
-        proxies = [outbound, inbound, agents[1].process, agents[0].process]
-        for process in proxies:
+        for process in (outbound, inbound, *(agent.process for pair in agents.values() for agent in pair)):
             machine.pin(process.pid, PROXY)
-        envoy_out, envoy_in, agent_out, agent_in = (machine.tree_pids(process.pid) for process in proxies)
-        envoy_log, agent_log = outbound.log, agents[1].state_dir / "access.log"
-        candidates = [
-            Candidate("envoy", "plaintext", f"{mesh.address(5)}:15001", "plain.bench", envoy_out, (envoy_log,)),
-            Candidate("agent", "plaintext", agents[1].outbound, "plain.bench", agent_out, (agent_log,)),
-            Candidate(
-                *("envoy", "mtls", f"{mesh.address(5)}:15001", "by-envoy"),
-                *((*envoy_out, *envoy_in), (envoy_log, inbound.log)),
-            ),
-            Candidate(
-                *("agent", "mtls", agents[1].outbound, "by-agent"),
-                *((*agent_out, *agent_in), (agent_log, agents[0].state_dir / "access.log")),
-            ),
-        ]
+        of_envoy = Pair("envoy", f"{mesh.address(5)}:15001", (inbound.pid, outbound.pid), (inbound.log, outbound.log))
+        pairs = [of_envoy, *(Pair.of_agents(build, *pair) for build, pair in agents.items())]
+        candidates = [pair.candidate(scenario) for scenario in SCENARIOS for pair in pairs]
         for candidate in candidates:
             wait_until(
                 f"{candidate.name} serves {candidate.scenario}",
@@ -166,6 +194,15 @@ class Bench:
                 timeout_s=30,
             )
         return candidates
+
+    def start_agents(self, build: str) -> tuple[LocalAgent, LocalAgent]:
+        """The inbound and the outbound one."""
+        inbound, outbound = BUILDS[build]
+        service = LocalService(name=f"by-{build}", port=9000, check=False)
+        return (
+            self.mesh.start_agent(f"{build}-in", inbound, (service,)),
+            self.mesh.start_agent(f"{build}-out", outbound),
+        )
 
     def load(self, candidate: Candidate, *, seconds: float, rate: float = 0.0) -> dict[str, float]:
         """One run of the load generator against a candidate, with the CPU time that the proxy spent meanwhile."""
@@ -192,7 +229,7 @@ class Bench:
                 self.samples[key].append(self.load(candidate, seconds=self.options.seconds))
                 self.fixed[key].append(self.load(candidate, seconds=self.options.seconds, rate=FIXED_RATE))
                 self.console.print(
-                    f"round {number + 1}/{self.options.rounds}  {candidate.scenario:<9} {candidate.name:<6} "
+                    f"round {number + 1}/{self.options.rounds}  {candidate.scenario:<9} {candidate.name:<8} "
                     f"{self.samples[key][-1]['rps']:8.0f} rps  {self.samples[key][-1]['cpu_us']:6.1f} us CPU/request",
                     highlight=False,
                 )
@@ -208,9 +245,9 @@ class Bench:
             return statistics.median(sample[field] for sample in samples)
 
         rows = []
-        for scenario in ("plaintext", "mtls"):
+        for scenario in SCENARIOS:
             envoy_us = median(self.samples[scenario, "envoy"], "cpu_us")
-            for name in ("envoy", "agent"):
+            for name in ("envoy", *self.builds):
                 samples, fixed = self.samples[scenario, name], self.fixed[scenario, name]
                 cpu_us = median(samples, "cpu_us")
                 rows.append(
@@ -300,11 +337,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--build", choices=("pure", "compiled", "both", "any"), default="any", help="of the agent")
     options = parser.parse_args()
     console = Console()
+    console.width = max(console.width, 90)
     with (
         tempfile.TemporaryDirectory(prefix="gossamer-bench-") as folder,
-        LocalMesh(Path(folder), subnet="127.78.1") as mesh,
+        BenchMesh(Path(folder), subnet="127.78.1") as mesh,
     ):
         bench = Bench(mesh, options, console)
         bench.run(bench.start())
