@@ -27,6 +27,7 @@ CLIENTS = 0  # core
 _ADMISSION = ("--admission-per-s", "20000")
 _ENDPOINTS = 10
 _SETTLE_S = 120.0
+_REST_S = 15.0  # what a burst leaves free goes back to the system after some seconds
 Row = dict[str, Any]
 
 
@@ -321,6 +322,7 @@ def measure_main(run: Run, options: argparse.Namespace) -> Row:
         found["acknowledged"] = bench.acknowledged(clients, streams, options.posts)
         found["whole"] = bench.whole(clients, streams, 3)
         found["reconnect"] = bench.reconnect(clients, streams)
+        time.sleep(_REST_S)
         found["memory_later_kib"] = round((bench.memory_mib() - empty_mib) * 1024 / streams, 1)
         found["cold_start"] = bench.cold_start(clients, streams)
         bench.end(clients)

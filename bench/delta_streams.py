@@ -168,11 +168,12 @@ class Stream:
         known.update((item.name, item.version) for item in response.resources)
         for name in response.removed_resources:
             known.pop(name, None)
+        if self._progress.is_set():
+            return
         if not self._knows:
             self._follow(response)
-        if self._awaited:
-            self._awaited.discard(url)
-            self._look()
+        self._awaited.discard(url)
+        self._look()
 
     def _follow(self, response: discovery_pb2.DeltaDiscoveryResponse) -> None:
         """The first time: ask for the endpoints of the clusters."""

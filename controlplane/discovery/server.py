@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
+from envoy.config.core.v3 import base_pb2
 from envoy.config.core.v3.base_pb2 import ControlPlane
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
@@ -144,42 +145,44 @@ class DiscoveryService:
             stream.end()
 
     async def _serve(self, context: Context, *, delta: bool, authenticated: bool) -> None:
-        read = _reader(context)
+        requests = _Requests(context)
         try:
             async with asyncio.timeout(FIRST_REQUEST_S):
-                first = await read()
+                node = await requests.node()
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no request within 30 s")
-        if first is None:
+        if node is None:
             return
+        name = node.id[:64]
         try:
-            proxy = self._identify(first, context, delta=delta, authenticated=authenticated)
+            proxy = self._identify(node, context, delta=delta, authenticated=authenticated)
+            del node  # with it the whole first request, all of whose names this call would hold as long as it runs
             await self._admit()
             workloads = await self._workloads(proxy, authenticated=authenticated)
             proxy = await self._entitled(proxy, authenticated=authenticated)
             turn = await self._turn()
         except MeshError as error:
             self._parts.metrics.refused.labels(error.code.value).inc()
-            _log.warning("xds stream refused", node=first.node.id[:64], peer=context.peer(), reason=str(error))
+            _log.warning("xds stream refused", node=name, peer=context.peer(), reason=str(error))
             await context.abort(_STATUS.get(error.code, grpc.StatusCode.UNKNOWN), str(error))
         try:
-            await self._run(proxy, workloads, first, read, context, turn)
+            await self._run(proxy, workloads, requests.read, context, turn)
         finally:
             turn.give_back()
 
-    def _identify(self, first: Request, context: Context, *, delta: bool, authenticated: bool) -> Proxy:
+    def _identify(self, node: base_pb2.Node, context: Context, *, delta: bool, authenticated: bool) -> Proxy:
         try:
-            proxy = proxy_from_node(first.node, delta=delta)
+            proxy = proxy_from_node(node, delta=delta)
         except ValueError as error:
             raise MeshError(ErrorCode.INVALID, str(error), subject="node") from error
         if not proxy.id:
             raise MeshError(ErrorCode.INVALID, "found no node.id in the first request", subject="node.id")
         if authenticated:
-            node = require_node(context.auth_context(), self._parts.trust_domain)
-            if proxy.id != node:
+            named = require_node(context.auth_context(), self._parts.trust_domain)
+            if proxy.id != named:
                 raise MeshError(
                     ErrorCode.PERMISSION_DENIED,
-                    f"found {proxy.id[:64]!r}, but the client certificate names node {node!r}",
+                    f"found {proxy.id[:64]!r}, but the client certificate names node {named!r}",
                     subject="node.id",
                 )
         return proxy
@@ -223,7 +226,7 @@ class DiscoveryService:
         return replace(proxy, secrets=entitled)
 
     async def _run(
-        self, proxy: Proxy, workloads: tuple[Instance, ...], first: Request, read: Read, context: Context, turn: _Turn
+        self, proxy: Proxy, workloads: tuple[Instance, ...], read: Read, context: Context, turn: _Turn
     ) -> None:
         parts = self._parts
         number = next(self._numbers)
@@ -232,7 +235,7 @@ class DiscoveryService:
         presence = self._register_workloads(proxy, workloads)
         cut_off = False
         try:
-            await stream.run(first, read, context.write)
+            await stream.run(read, context.write)
         except SlowReader:
             cut_off = True
             _log.warning("xds stream cut off: it does not read", timeout_s=parts.send_timeout_s)
@@ -321,9 +324,24 @@ _STATUS = {
 }
 
 
-def _reader(context: Context) -> Read:
-    async def read() -> Request | None:
-        request = await context.read()
-        return request if isinstance(request, Request) else None  # grpc.aio.EOF
+class _Requests:
+    """What the client says; whose stream it is is looked up in the first request before that is read."""
 
-    return read
+    __slots__ = ("_context", "_first")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._first: Request | None = None
+
+    async def node(self) -> base_pb2.Node | None:
+        """Of the first request; None: there is none."""
+        self._first = await self.read()
+        return None if self._first is None else self._first.node
+
+    async def read(self) -> Request | None:
+        """The next; None when the client has ended its side."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        request = await self._context.read()
+        return request if isinstance(request, Request) else None  # grpc.aio.EOF

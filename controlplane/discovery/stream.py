@@ -101,10 +101,9 @@ class Stream:
         self._ended = True
         self._wake.set()
 
-    async def run(self, first: Request, read: Read, write: Write) -> None:
+    async def run(self, read: Read, write: Write) -> None:
         """Serve until the client ends. Raises SlowReader."""
         self._writer = asyncio.current_task()
-        self._take_request(first)
         reader = spawn("xds reader", self._read(read))
         try:
             await self._write_all(write)
@@ -120,6 +119,7 @@ class Stream:
                     self._room.clear()
                     await self._room.wait()
                 self._take_request(request)
+                del request  # else it is held until the next: one on a reconnect names all that the client has
         finally:
             self.end()
 

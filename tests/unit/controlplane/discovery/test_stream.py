@@ -1,6 +1,7 @@
 """The shell around a session without a socket: coalescing, back-pressure, time, the end."""
 
 import asyncio
+import sys
 
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest
@@ -50,9 +51,8 @@ class Wire:
         )
 
     def run(self, url: str = CLUSTER) -> "asyncio.Task[None]":
-        return asyncio.ensure_future(
-            self.stream.run(DeltaDiscoveryRequest(type_url=url), self.requests.get, self._write)
-        )
+        self.ask(url)
+        return asyncio.ensure_future(self.stream.run(self.requests.get, self._write))
 
     async def _write(self, data: bytes) -> None:
         await self.gate.wait()
@@ -167,10 +167,25 @@ async def test_a_refusal_is_told() -> None:
     assert wire.nacks == [(CLUSTER, "a: no")]
 
 
-async def test_the_other_protocols_request_is_a_bug() -> None:
+async def test_a_request_that_was_taken_is_let_go() -> None:
+    """One on a reconnect names all that the client has, and nothing follows it when nothing has changed."""
+    wire = Wire(view(1, cluster("a", "1")))
+    request = DeltaDiscoveryRequest(type_url=CLUSTER)
+    before = sys.getrefcount(request)
+    wire.requests.put_nowait(request)
+    task = asyncio.ensure_future(wire.stream.run(wire.requests.get, wire._write))
+    await wire.receive()
+    assert sys.getrefcount(request) == before
+    wire.requests.put_nowait(None)
+    await ended(task)
+
+
+async def test_the_other_protocols_request_is_a_bug(caplog: pytest.LogCaptureFixture) -> None:
     wire = Wire(view(1))
-    with pytest.raises(TypeError, match="found DiscoveryRequest on a DeltaSession"):
-        await wire.stream.run(DiscoveryRequest(type_url=CLUSTER), wire.requests.get, wire._write)
+    wire.requests.put_nowait(DiscoveryRequest(type_url=CLUSTER))
+    await ended(asyncio.ensure_future(wire.stream.run(wire.requests.get, wire._write)))
+    assert "found DiscoveryRequest on a DeltaSession" in caplog.text
+    assert wire.responses.empty()
 
 
 async def test_who_asks_for_less_or_nothing_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
