@@ -21,6 +21,8 @@ from envoy.type.v3.percent_pb2 import Percent
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from controlplane.compiler.endpoints import AssignmentInputs, LbHost, assignment_message
+from controlplane.compiler.filters.bulkhead import cap_requests
+from controlplane.compiler.filters.circuit_breaker import refuses_all, stand_in
 from controlplane.compiler.load_balancing import set_load_balancing
 from controlplane.compiler.locality import NO_LOCALITY
 from controlplane.compiler.outlier_detection import outlier_detection
@@ -29,6 +31,7 @@ from controlplane.compiler.transport_sockets import automatic_matches, mesh_upst
 from controlplane.compiler.types import Resource, Source
 from controlplane.model.services import ServiceLabel
 from controlplane.model.traffic_policies import EffectivePolicy
+from controlplane.policy.objects import PolicyObject
 from controlplane.policy.traffic_policy import ConnectionPoolSettings, HTTPSettings, TLSMode
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
@@ -44,7 +47,7 @@ class ClusterInputs:
     `mode`: the TLS mode in effect, None = automatic. `peers`: SPIFFE ids that its hosts may have. `names`: what
     certificates of hosts outside the mesh may be for. `dns`: hosts to resolve; None = EDS. `credentials`: the namespace
     of the Secrets that `credentialName` means; empty = these proxies are not given them. `service`: its name in
-    metrics.
+    metrics. `breaker`, `bulkhead`: what it stands in for.
     """
 
     name: str
@@ -62,6 +65,8 @@ class ClusterInputs:
     dns: tuple[LbHost, ...] | None
     credentials: str = ""
     service: ServiceLabel | None = None
+    breaker: PolicyObject | None = None
+    bulkhead: PolicyObject | None = None
     sources: tuple[Source, ...]
 
 
@@ -76,6 +81,12 @@ def build_cluster(inputs: ClusterInputs) -> Resource:
         cluster.outlier_detection.CopyFrom(
             outlier_detection(policy.outlier_detection, inputs.dialect, istio=inputs.istio)
         )
+    elif inputs.breaker is not None:
+        cluster.outlier_detection.CopyFrom(stand_in(inputs.breaker))
+    if inputs.bulkhead is not None:
+        cap_requests(cluster.circuit_breakers.thresholds[0], inputs.bulkhead)
+    if refuses_all(inputs.breaker):
+        cluster.circuit_breakers.thresholds[0].max_requests.value = 0
     _set_transport(cluster, inputs)
     tell_service(cluster, inputs.service, inputs.dialect)
     if inputs.dialect is not Dialect.GRPC:

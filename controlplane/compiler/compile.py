@@ -14,9 +14,11 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+from controlplane.compiler.circuit_breaker_findings import breaker_findings, is_breaker
 from controlplane.compiler.credential_findings import credential_findings, names_credentials
 from controlplane.compiler.findings import host_findings, object_findings, peer_findings
 from controlplane.compiler.gateway_findings import bound_findings, gateway_findings, is_bound, limit_findings
+from controlplane.compiler.guard_findings import depends_on_others, guard_object_findings
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.object_findings import selector_findings, selector_of
 from controlplane.compiler.proxies import ProxyCompiler
@@ -96,13 +98,16 @@ class Findings:
         self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
         self._crediting: dict[ObjectRef, PolicyObject] = {}  # rules with a `credentialName`
         self._bound: dict[ObjectRef, PolicyObject] = {}  # VirtualServices of Gateways
+        self._breaking: dict[ObjectRef, PolicyObject] = {}  # CircuitBreakers
+        self._guarding: dict[ObjectRef, PolicyObject] = {}  # policies that need fetched keys or a provider
+        self._jwks: PersistentMap[str, str] = PersistentMap()
         self._all: tuple[Condition, ...] = ()
 
     def of(self, mesh: MeshState) -> tuple[Condition, ...]:
         """The conditions of `mesh`; the same object while nothing changed."""
-        known = (self._objects, self._views, self._workloads)
+        known = (self._objects, self._views, self._workloads, self._jwks)
         # A workload that no service has changes no view, but selectors select it.
-        if any(now is not then for now, then in zip((mesh.objects, mesh.views, mesh.workloads), known, strict=True)):
+        if any(now is not then for now, then in zip(_seen(mesh), known, strict=True)):
             combined = merged(self.each(mesh))
             self._all = self._all if combined == self._all else combined
         return self._all
@@ -115,10 +120,12 @@ class Findings:
             _keep(self._selecting, ref, item if item is not None and selector_of(item) else None)
             _keep(self._crediting, ref, item if item is not None and names_credentials(item) else None)
             _keep(self._bound, ref, item if item is not None and is_bound(item) else None)
+            _keep(self._breaking, ref, item if item is not None and is_breaker(item) else None)
+            _keep(self._guarding, ref, item if item is not None and depends_on_others(item) else None)
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
-        self._objects, self._views, self._workloads = mesh.objects, mesh.views, mesh.workloads
+        self._objects, self._views, self._workloads, self._jwks = _seen(mesh)
         found = {item for own in (*self._by_object.values(), *self._by_host.values()) for item in own}
         for namespace in mesh.peer_namespaces():
             in_root = namespace == mesh.settings.root_namespace
@@ -126,8 +133,19 @@ class Findings:
         found.update(item for rule in self._selecting.values() for item in selector_findings(rule, mesh))
         found.update(item for rule in self._crediting.values() for item in credential_findings(rule, mesh))
         found.update(item for rule in self._bound.values() for item in bound_findings(rule, mesh))
+        found.update(item for rule in self._breaking.values() for item in breaker_findings(rule, mesh))
+        found.update(item for rule in self._guarding.values() for item in guard_object_findings(rule, mesh))
         found.update(gateway_findings(mesh))
         return found
+
+
+def _seen(
+    mesh: MeshState,
+) -> tuple[
+    PersistentMap[ObjectRef, PolicyObject], PersistentMap[str, ServiceView], Workloads, PersistentMap[str, str]
+]:  # fmt: skip
+    """What findings depend on."""
+    return mesh.objects, mesh.views, mesh.workloads, mesh.jwks
 
 
 def _own_findings(item: PolicyObject) -> Iterator[Condition]:

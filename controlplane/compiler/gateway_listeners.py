@@ -18,11 +18,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 
 from controlplane.compiler.access_log import access_log
+from controlplane.compiler.filters.rbac_rules import Site
 from controlplane.compiler.gateway_tls import server_socket
+from controlplane.compiler.guards import UNGUARDED, GuardInputs, http_filters, network_filters
 from controlplane.compiler.http_manager import TCP_PROXY, http_manager, manager_filter
 from controlplane.compiler.resources import ADS, make_resource, packed, socket_address
 from controlplane.compiler.types import Resource, Source
 from controlplane.policy.gateway import ServerTLSSettings
+from controlplane.policy.objects import PolicyObject
 from mesh.vocabulary import Dialect
 from mesh.xds import type_url
 from mesh.xds.names import gateway_listener
@@ -47,7 +50,9 @@ class ChainInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayListenerInputs:
-    """`identity`: in whose name hosts are called; `workload`: its WorkloadName."""
+    """`identity`: in whose name hosts are called; `workload`: its WorkloadName; `limits`: RateLimits of its routes;
+    `guard`: who may ask what.
+    """
 
     dialect: Dialect
     address: str
@@ -56,6 +61,8 @@ class GatewayListenerInputs:
     workload: str
     tls_dir: str
     chains: tuple[ChainInputs, ...]
+    limits: tuple[PolicyObject, ...] = ()
+    guard: GuardInputs = UNGUARDED
     sources: tuple[Source, ...]
 
 
@@ -79,8 +86,7 @@ def build_gateway_listener(inputs: GatewayListenerInputs) -> Resource:
 
 
 def _chain(inputs: GatewayListenerInputs, own: ChainInputs, name: str) -> FilterChain:
-    network = _manager(inputs, own, name) if own.routes else _tcp(own, name)
-    chain = FilterChain(name=own.name, filters=[network])
+    chain = FilterChain(name=own.name, filters=_network(inputs, own, name))
     if own.server_names:
         chain.filter_chain_match.CopyFrom(FilterChainMatch(server_names=own.server_names))
     if own.tls is not None:
@@ -90,6 +96,16 @@ def _chain(inputs: GatewayListenerInputs, own: ChainInputs, name: str) -> Filter
             )
         )
     return chain
+
+
+def _network(inputs: GatewayListenerInputs, own: ChainInputs, name: str) -> list[Filter]:
+    if own.routes:
+        return [_manager(inputs, own, name)]
+    return [*network_filters(inputs.guard, _site(inputs, own)), _tcp(own, name)]
+
+
+def _site(inputs: GatewayListenerInputs, own: ChainInputs) -> Site:
+    return Site(dialect=inputs.dialect, port=inputs.port, http=bool(own.routes))
 
 
 def _alpn(inputs: GatewayListenerInputs, own: ChainInputs) -> tuple[str, ...]:
@@ -102,7 +118,8 @@ def _manager(inputs: GatewayListenerInputs, own: ChainInputs, name: str) -> Filt
     """At the edge nothing that a client says of itself is believed: its address is the connection's, its certificate
     the one that it has shown.
     """
-    manager = http_manager(name, inputs.dialect)
+    guards = http_filters(inputs.guard, _site(inputs, own))
+    manager = http_manager(name, inputs.dialect, inputs.limits, guards)
     manager.rds.CopyFrom(Rds(route_config_name=own.routes, config_source=ADS))
     manager.use_remote_address.value = True
     manager.forward_client_cert_details = HttpConnectionManager.SANITIZE_SET

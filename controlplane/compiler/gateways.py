@@ -11,6 +11,7 @@ Invariants: nothing is planned again while the Gateways, their VirtualServices a
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from controlplane.compiler.filters.rbac_rules import Site
 from controlplane.compiler.gateway_listeners import (
     ChainInputs,
     GatewayListenerInputs,
@@ -19,22 +20,26 @@ from controlplane.compiler.gateway_listeners import (
 )
 from controlplane.compiler.gateway_routes import GatewayHost, GatewayRoutesInputs, build_gateway_routes
 from controlplane.compiler.gateway_tls import beyond_agent, needed
+from controlplane.compiler.guards import guard_findings, guard_inputs
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import sources_of
 from controlplane.compiler.route_match import ProxyMatch, holds_for
 from controlplane.compiler.secrets import Credential, CredentialInputs, build_credential, credential_inputs
-from controlplane.compiler.services import resolve_destinations
+from controlplane.compiler.services import breakers_of, resolve_destinations
 from controlplane.compiler.types import Condition, Resource
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key
 from controlplane.model.gateway_ports import GatewayPort, GatewayServer, merged_ports, served_hosts, served_names
-from controlplane.model.gateways import Gateways
+from controlplane.model.gateways import Gateways, name_of
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import GATEWAY_ID, Caller, Proxy, ProxyScope
+from controlplane.model.rate_limits import RateLimits
+from controlplane.model.security_policies import Guard, SecurityPolicies
 from controlplane.model.views import NO_TARGET, ServiceView, Target
 from controlplane.model.virtual_services import all_destinations, destination_host
 from controlplane.policy.gateway import EVERY_HOST, ServerTLSMode
 from controlplane.policy.objects import PolicyObject
+from controlplane.policy.rate_limit import Place
 from controlplane.policy.virtual_service import RouteDestination, VirtualService
 from mesh.identity.spiffe import workload_id
 from mesh.vocabulary import Dialect
@@ -59,6 +64,8 @@ class GatewayCompiler:
         self._proxy = proxy
         self._memo = memo
         self._gateways: Gateways | None = None
+        self._limits: RateLimits | None = None
+        self._guarded: tuple[SecurityPolicies, PersistentMap[str, str]] | None = None  # and fetched keys
         self._scope: tuple[ProxyScope, Caller] | None = None
         self._targets: Mapping[str, Target] = {}  # of every host that its routes send to
         self._secrets: PersistentMap[tuple[str, str], PolicyObject] | None = None
@@ -71,11 +78,20 @@ class GatewayCompiler:
         scope = mesh.scope_of(self._proxy)
         scoped = scope, mesh.own_caller(self._proxy)
         known = self._gateways is mesh.gateways and self._scope == scoped and self._secrets is mesh.secrets
-        if known and all(mesh.target(host) is target for host, target in self._targets.items()):
+        if (
+            known
+            and self._limits is mesh.rate_limits
+            and self._guarded is not None
+            and self._guarded[0] is mesh.security
+            and self._guarded[1] is mesh.jwks
+            and all(mesh.target(host) is target for host, target in self._targets.items())
+        ):
             return self._part
         plan = GatewayPlan(self._proxy, mesh, scope)
         resources = tuple(self._built(plan))
         self._gateways, self._scope, self._secrets = mesh.gateways, scoped, mesh.secrets
+        self._limits = mesh.rate_limits
+        self._guarded = mesh.security, mesh.jwks
         self._targets = plan.targets
         conditions = tuple(plan.conditions)
         same = len(resources) == len(self._part.resources) and all(
@@ -113,11 +129,13 @@ class GatewayPlan:
         proxy, domain = self._proxy, self._mesh.settings.trust_domain
         ports, _ = merged_ports(self._mesh.gateways.selecting(proxy.labels))
         name = WorkloadName.of(GATEWAY_ID, proxy.namespace, proxy.service_account, proxy.labels)
+        guard = self._guard()
         for port in ports:
             self._connecting.clear()
             chains = tuple(self._chains(port))
             if not chains:
                 continue
+            limits = self._limits_of(chains)
             yield GatewayListenerInputs(
                 dialect=proxy.dialect,
                 address=port.bind or proxy.gateway_address,
@@ -126,8 +144,31 @@ class GatewayPlan:
                 workload=str(name),
                 tls_dir=proxy.tls_dir,
                 chains=chains,
-                sources=sources_of([*(item.gateway for item in port.servers), *self._connecting]),
+                limits=limits,
+                guard=guard_inputs(guard, self._mesh),
+                sources=sources_of(
+                    [*(item.gateway for item in port.servers), *self._connecting, *limits, *guard.policies]
+                ),
             )
+            self._tell_unguarded(guard, port, chains)
+
+    def _guard(self) -> Guard:
+        """Who may ask what of the gateway."""
+        proxy, mesh = self._proxy, self._mesh
+        names = frozenset(name_of(item) for item in mesh.gateways.selecting(proxy.labels))
+        return mesh.security.guard(mesh.settings.root_namespace, proxy.namespace, proxy.labels, gateways=names)
+
+    def _tell_unguarded(self, guard: Guard, port: GatewayPort, chains: tuple[ChainInputs, ...]) -> None:
+        for http in sorted({bool(own.routes) for own in chains}):
+            site = Site(dialect=self._proxy.dialect, port=port.number, http=http)
+            where = f"port {port.number} of gateway {self._proxy.id}"
+            self.conditions += guard_findings(guard_inputs(guard, self._mesh), site, where)
+
+    def _limits_of(self, chains: tuple[ChainInputs, ...]) -> tuple[PolicyObject, ...]:
+        """The RateLimits of a listener, where it looks at requests."""
+        if not any(own.routes for own in chains):
+            return ()
+        return self._mesh.rate_limits.selecting(self._proxy.namespace, self._proxy.labels, Place.GATEWAY)
 
     def secrets(self) -> Iterator[CredentialInputs]:
         """The inputs of the Secrets that its servers show."""
@@ -248,7 +289,7 @@ class GatewayPlan:
             sources.append(item.gateway)
             for rule in self._rules(item):
                 part = self._part(item, rule)
-                sources.append(rule)
+                sources += [rule, *breakers_of(part.destinations)]
                 for host in served_hosts(item, rule, self._mesh.settings.domain_suffix):
                     _add_part(hosts, host, part)
             if item.server.redirects:

@@ -28,13 +28,16 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from controlplane.compiler.clusters import circuit_breakers, set_http_options, tell_service
 from controlplane.compiler.endpoints import AssignmentInputs, LbHost, assignment_message
+from controlplane.compiler.filters.rbac_rules import Site
+from controlplane.compiler.guards import UNGUARDED, GuardInputs, http_filters, network_filters
 from controlplane.compiler.http_manager import http_manager, manager_filter, tcp_filter
 from controlplane.compiler.locality import NO_LOCALITY
-from controlplane.compiler.resources import ADS, duration, make_resource, packed, socket_address
+from controlplane.compiler.resources import ADS, duration, make_resource, packed, socket_address, sources_of
 from controlplane.compiler.transport_sockets import mesh_downstream
 from controlplane.compiler.types import Resource, Source
 from controlplane.model.services import ServiceLabel
 from controlplane.model.traffic_policies import EffectivePolicy
+from controlplane.policy.objects import PolicyObject
 from controlplane.policy.peer_authentication import MutualTLSMode
 from controlplane.policy.protocols import Protocol, declared_protocol
 from controlplane.policy.traffic_policy import ConnectionPoolSettings
@@ -47,7 +50,7 @@ from mesh.xds.workload_name import KEY, METADATA
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundInputs:
     """`identity`: whose certificate carries what enters here (decision 10); `workload`: its WorkloadName, "" where
-    several share the port.
+    several share the port; `limits`: the RateLimits that hold here.
     """
 
     dialect: Dialect
@@ -56,11 +59,14 @@ class OutboundInputs:
     identity: str
     route_configuration: str
     workload: str = ""
+    limits: tuple[PolicyObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundInputs:
-    """`mode` with what the proxy can do taken into account."""
+    """`mode` with what the proxy can do taken into account; `limits`: the RateLimits that hold here; `guard`: who may
+    ask what.
+    """
 
     dialect: Dialect
     address: str
@@ -74,13 +80,20 @@ class InboundInputs:
     pool: ConnectionPoolSettings
     workload: str = ""
     service: ServiceLabel | None = None
+    limits: tuple[PolicyObject, ...] = ()
+    guard: GuardInputs = UNGUARDED
     sources: tuple[Source, ...]
+
+    @property
+    def site(self) -> Site:
+        """Where its guard stands."""
+        return Site(dialect=self.dialect, port=self.app_port, http=_is_http(self))
 
 
 def build_outbound_listener(inputs: OutboundInputs) -> Resource:
     """The explicit HTTP proxy port."""
     name = outbound_listener(inputs.address, inputs.port)
-    manager = http_manager(name, inputs.dialect)
+    manager = http_manager(name, inputs.dialect, inputs.limits)
     manager.rds.CopyFrom(Rds(route_config_name=inputs.route_configuration, config_source=ADS))
     listener = Listener(
         name=name,
@@ -90,7 +103,7 @@ def build_outbound_listener(inputs: OutboundInputs) -> Resource:
     )
     listener.metadata.filter_metadata[METADATA].update({"identity": inputs.identity})
     _tell_workload(listener, inputs)
-    return make_resource(type_url.LISTENER, name, listener)
+    return make_resource(type_url.LISTENER, name, listener, sources_of(inputs.limits))
 
 
 def build_inbound_listener(inputs: InboundInputs) -> Resource:
@@ -144,23 +157,27 @@ def build_inbound_cluster(inputs: InboundInputs) -> Resource:
 def _chains(inputs: InboundInputs, name: str) -> Iterator[FilterChain]:
     permissive = inputs.mode is MutualTLSMode.PERMISSIVE
     if permissive or inputs.mode is MutualTLSMode.STRICT:
-        chain = FilterChain(name=f"{name}_tls", filters=[_network_filter(inputs, name)])
+        chain = FilterChain(name=f"{name}_tls", filters=_network_filters(inputs, name))
         chain.transport_socket.CopyFrom(mesh_downstream(inputs.dialect, inputs.tls_dir, inputs.identity, _alpn(inputs)))
         if permissive:
             chain.filter_chain_match.CopyFrom(FilterChainMatch(transport_protocol="tls"))
         yield chain
     if permissive or inputs.mode is MutualTLSMode.DISABLE:
-        chain = FilterChain(name=f"{name}_plaintext", filters=[_network_filter(inputs, name)])
+        chain = FilterChain(name=f"{name}_plaintext", filters=_network_filters(inputs, name))
         if permissive:
             chain.filter_chain_match.CopyFrom(FilterChainMatch(transport_protocol="raw_buffer"))
         yield chain
 
 
-def _is_http(inputs: InboundInputs) -> bool:
+def sees_requests(protocol: Protocol, dialect: Dialect) -> bool:
     """Whether requests are looked at; the agent speaks HTTP/1 only and passes the rest through as bytes."""
-    if inputs.dialect is Dialect.GOSSAMER and inputs.protocol.is_http2:
+    if dialect is Dialect.GOSSAMER and protocol.is_http2:
         return False
-    return inputs.protocol.is_http or inputs.protocol is Protocol.UNSUPPORTED
+    return protocol.is_http or protocol is Protocol.UNSUPPORTED
+
+
+def _is_http(inputs: InboundInputs) -> bool:
+    return sees_requests(inputs.protocol, inputs.dialect)
 
 
 def _alpn(inputs: InboundInputs) -> tuple[str, ...]:
@@ -169,11 +186,11 @@ def _alpn(inputs: InboundInputs) -> tuple[str, ...]:
     return ("http/1.1",) if _is_http(inputs) else ()
 
 
-def _network_filter(inputs: InboundInputs, name: str) -> Filter:
+def _network_filters(inputs: InboundInputs, name: str) -> list[Filter]:
     cluster = inbound_cluster(inputs.inbound_port)
     if not _is_http(inputs):
-        return tcp_filter(name, cluster)
-    manager = http_manager(name, inputs.dialect)
+        return [*network_filters(inputs.guard, inputs.site), tcp_filter(name, cluster)]
+    manager = http_manager(name, inputs.dialect, inputs.limits, http_filters(inputs.guard, inputs.site))
     manager.forward_client_cert_details = HttpConnectionManager.APPEND_FORWARD
     details = manager.set_current_client_cert_details
     details.subject.value = True
@@ -183,7 +200,7 @@ def _network_filter(inputs: InboundInputs, name: str) -> Filter:
     routes = [Route(name="default", match=RouteMatch(prefix="/"), route=action)]
     host = VirtualHost(name=f"inbound|http|{inputs.app_port}", domains=["*"], routes=routes)
     manager.route_config.CopyFrom(RouteConfiguration(name=cluster, virtual_hosts=[host]))
-    return manager_filter(manager)
+    return [manager_filter(manager)]
 
 
 def protocol_of(written: str) -> Protocol:

@@ -71,6 +71,7 @@ CATALOGUE: Mapping[str, Message] = {
         Message("GSM0111", "UnsupportedProtocol", _I, "agents do not speak HTTP/2 to the servers of a port"),
         Message("GSM0112", "NoRoute", _W, "a gateway's port has no rule of its kind: nothing is served"),
         Message("GSM0113", "OutsideOfRoot", _W, "a delegate's rule does not lie within that of the root"),
+        Message("GSM0114", "KeysNotFetched", _E, "the keys of an issuer could not be fetched: its tokens are refused"),
         Message("GSM0100", "Other", _W, "something needs attention"),
     )
 }
@@ -89,6 +90,7 @@ _BY_REASON: Mapping[str, str] = {
     "SelectorInRootNamespace": "GSM0105",
     "HostAlreadyDefined": "GSM0106",
     "NoMatchingPort": "GSM0107",
+    "KeysNotFetched": "GSM0114",
     "NoCertificates": "GSM0108",
     "ProxyRejected": "GSM0109",
     "Unreadable": "GSM0110",

@@ -10,11 +10,20 @@ from collections.abc import Iterator, Mapping
 from controlplane.compiler.route_reach import unreachable_rules
 from controlplane.compiler.types import Condition
 from controlplane.model.mesh_state import MeshState
+from controlplane.model.security_policies import SECURITY_KINDS, selected_labels
 from controlplane.policy.destination_rule import DestinationRule
-from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION, SERVICE, SERVICE_ENTRY, VIRTUAL_SERVICE
+from controlplane.policy.kinds import (
+    DESTINATION_RULE,
+    PEER_AUTHENTICATION,
+    RATE_LIMIT,
+    SERVICE,
+    SERVICE_ENTRY,
+    VIRTUAL_SERVICE,
+)
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.peer_authentication import PeerAuthentication
 from controlplane.policy.protocols import Protocol
+from controlplane.policy.rate_limit import RateLimit
 from controlplane.policy.service import Service
 from controlplane.policy.service_entry import ServiceEntry
 from controlplane.policy.traffic_policy import ClientTLSSettings, TLSMode, TrafficPolicy
@@ -85,6 +94,10 @@ def selector_of(rule: PolicyObject) -> Mapping[str, str]:
     if rule.kind is DESTINATION_RULE:
         selector = rule.spec_as(DestinationRule).workload_selector
         return selector.match_labels if selector is not None else _NOTHING
+    if rule.kind is RATE_LIMIT:
+        return rule.spec_as(RateLimit).selected
+    if rule.kind in SECURITY_KINDS:
+        return selected_labels(rule)
     if rule.kind is SERVICE_ENTRY:
         labels = rule.spec_as(ServiceEntry).workload_selector
         return labels.labels if labels is not None else _NOTHING
@@ -92,12 +105,21 @@ def selector_of(rule: PolicyObject) -> Mapping[str, str]:
 
 
 def selector_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
-    """A selector without workloads. In the root namespace a PeerAuthentication's selects nothing anyway."""
+    """A selector without workloads. In the root namespace a PeerAuthentication's selects nothing anyway, and that
+    of a RateLimit, RequestAuthentication or AuthorizationPolicy selects in all namespaces."""
     namespace, labels = rule.metadata.namespace, selector_of(rule)
-    if rule.kind is PEER_AUTHENTICATION and namespace == mesh.settings.root_namespace:
+    in_root = namespace == mesh.settings.root_namespace
+    if rule.kind is PEER_AUTHENTICATION and in_root:
+        return
+    if (
+        (rule.kind is RATE_LIMIT or rule.kind in SECURITY_KINDS)
+        and in_root
+        and any(mesh.selects_any(own, labels) for own in mesh.workloads.namespaces())
+    ):
         return
     if not mesh.selects_any(namespace, labels):
         wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        path = "spec.selector" if rule.kind is PEER_AUTHENTICATION else "spec.workloadSelector"
+        labelled = rule.kind in (PEER_AUTHENTICATION, RATE_LIMIT) or rule.kind in SECURITY_KINDS
+        path = "spec.selector" if labelled else "spec.workloadSelector"
         message = f"{path}: no workload of namespace {namespace} carries {wanted}"
         yield Condition(rule.ref, "SelectsNothing", "True", "NoMatchingWorkload", message, "IST0127", path)

@@ -3,13 +3,15 @@
 Owns:   which listeners a proxy has, by its instances and its dialect.
 Not:    how one is made (listeners), what it has as a gateway (gateways).
 Source: decisions 9, 10.
-Invariant: nothing is made anew while the node view, the tested labels and the gateway part are the same objects.
+Invariant: nothing is made anew while the node view, the tested labels, the RateLimits and the gateway part are the same
+        objects.
 """
 
 from collections.abc import Iterator
 
 from controlplane.compiler.gateways import GatewayCompiler, GatewayPart
 from controlplane.compiler.grpc import build_grpc_server_listener
+from controlplane.compiler.guards import guard_findings, guard_inputs
 from controlplane.compiler.listeners import (
     InboundInputs,
     OutboundInputs,
@@ -17,15 +19,20 @@ from controlplane.compiler.listeners import (
     build_inbound_listener,
     build_outbound_listener,
     protocol_of,
+    sees_requests,
 )
 from controlplane.compiler.memo import Memo
+from controlplane.compiler.rate_limits import inbound_limits, outbound_limits, unlimited_findings
 from controlplane.compiler.resources import sources_of
 from controlplane.compiler.types import Compiled, Condition, Resource
 from controlplane.model.mesh_state import MeshState
+from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Proxy
+from controlplane.model.rate_limits import RateLimits
 from controlplane.model.views import Inbound, NodeView
 from controlplane.model.workloads import workload_name
 from controlplane.policy.kinds import PEER_AUTHENTICATION
+from controlplane.policy.objects import PolicyObject
 from controlplane.policy.peer_authentication import MutualTLSMode
 from controlplane.registry.instances import Instance
 from mesh.identity.spiffe import node_id, workload_id
@@ -41,7 +48,9 @@ class ProxyCompiler:
         self._proxy = proxy
         self._memo = memo
         self._gateway = GatewayCompiler(proxy, memo)
-        self._inputs: tuple[NodeView | None, frozenset[str], GatewayPart] | None = None
+        self._inputs: (
+            tuple[NodeView | None, frozenset[str], RateLimits, PersistentMap[str, str], GatewayPart] | None
+        ) = None  # fmt: skip
         self.revision = -1  # of the latest state that it was compiled from
         self.compiled = _NOTHING
 
@@ -50,13 +59,13 @@ class ProxyCompiler:
         self.revision = mesh.revision
         node = mesh.node_views.get(self._proxy.id)
         gateway = self._gateway.compile(mesh)
-        known, self._inputs = self._inputs, (node, mesh.tested_labels, gateway)
+        known, self._inputs = self._inputs, (node, mesh.tested_labels, mesh.rate_limits, mesh.jwks, gateway)
         if known is not None and all(old is new for old, new in zip(known, self._inputs, strict=True)):
             return self.compiled
         made: dict[str, dict[str, Resource]] = {}
         for resource in (*self._resources(mesh, node), *gateway.resources):
             made.setdefault(resource.type_url, {}).setdefault(resource.name, resource)
-        self.compiled = _settled(self.compiled, made, (*self._conditions(node), *gateway.conditions))
+        self.compiled = _settled(self.compiled, made, (*self._conditions(mesh, node), *gateway.conditions))
         return self.compiled
 
     def _resources(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
@@ -78,15 +87,20 @@ class ProxyCompiler:
         shared = identities.pop() if len(identities) == 1 else str(node_id(mesh.settings.trust_domain, proxy.id))
         names = {str(workload_name(item)) for item in instances}
         workload = names.pop() if len(names) == 1 else ""
-        yield self._outbound_listener(proxy.outbound_port, shared, workload, mesh.caller_of(proxy).route_configuration)
+        routes = mesh.caller_of(proxy).route_configuration
+        limits = outbound_limits(mesh, instances)
+        yield self._outbound_listener(proxy.outbound_port, shared, workload, routes, limits)
         if proxy.dialect is Dialect.GOSSAMER:
             for item in instances:
                 if item.outbound_port:
                     routes = mesh.caller_of_instance(item).route_configuration
-                    own = str(workload_name(item))
-                    yield self._outbound_listener(item.outbound_port, self._identity(mesh, item), own, routes)
+                    own, identity = str(workload_name(item)), self._identity(mesh, item)
+                    limits = outbound_limits(mesh, (item,))
+                    yield self._outbound_listener(item.outbound_port, identity, own, routes, limits)
 
-    def _outbound_listener(self, port: int, identity: str, workload: str, routes: str) -> Resource:
+    def _outbound_listener(
+        self, port: int, identity: str, workload: str, routes: str, limits: tuple[PolicyObject, ...]
+    ) -> Resource:
         inputs = OutboundInputs(
             dialect=self._proxy.dialect,
             address=self._proxy.outbound_address,
@@ -94,6 +108,7 @@ class ProxyCompiler:
             identity=identity,
             route_configuration=routes,
             workload=workload,
+            limits=limits,
         )
         return self._memo.build("Listener", inputs, build_outbound_listener)
 
@@ -101,20 +116,24 @@ class ProxyCompiler:
         mode = self._mode(inbound)
         if mode is None:
             return None
+        protocol = protocol_of(inbound.port.protocol)
+        limits = inbound_limits(mesh, inbound) if sees_requests(protocol, self._proxy.dialect) else ()
         return InboundInputs(
             dialect=self._proxy.dialect,
             address=inbound.instance.address,
             inbound_port=inbound.port.inbound_port,
             app_address=inbound.instance.app_address,
             app_port=inbound.port.port,
-            protocol=protocol_of(inbound.port.protocol),
+            protocol=protocol,
             mode=mode,
             identity=self._identity(mesh, inbound.instance),
             tls_dir=self._proxy.tls_dir,
             pool=inbound.pool,
             workload=str(workload_name(inbound.instance)),
             service=inbound.service,
-            sources=sources_of(inbound.sources),
+            limits=limits,
+            guard=guard_inputs(inbound.guard, mesh),
+            sources=sources_of((*inbound.sources, *limits, *inbound.guard.policies)),
         )
 
     def _mode(self, inbound: Inbound) -> MutualTLSMode | None:
@@ -128,8 +147,10 @@ class ProxyCompiler:
         grpc = self._proxy.dialect is Dialect.GRPC and self._proxy.tls
         return grpc and inbound.mode is MutualTLSMode.PERMISSIVE
 
-    def _conditions(self, node: NodeView | None) -> Iterator[Condition]:
-        """Ports that stay closed, or are stricter than asked, on the policy that says so."""
+    def _conditions(self, mesh: MeshState, node: NodeView | None) -> Iterator[Condition]:
+        """Ports that stay closed, or are stricter than asked, on the policy that says so; limits that do not hold."""
+        yield from unlimited_findings(mesh, self._proxy, node)
+        yield from self._unguarded(mesh, node)
         for inbound in node.inbounds if node is not None else ():
             policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]
             if self._is_stricter(inbound):
@@ -146,6 +167,14 @@ class ProxyCompiler:
                         f"{inbound.instance.id} stays closed under STRICT"
                     )
                     yield Condition(policy.ref, "NotEnforced", "True", "NoCertificates", message)
+
+    def _unguarded(self, mesh: MeshState, node: NodeView | None) -> Iterator[Condition]:
+        """What ports do not do of their RequestAuthentications and AuthorizationPolicies."""
+        for inbound in node.inbounds if node is not None else ():
+            inputs = self._inbound_inputs(mesh, inbound) if inbound.guard.policies else None
+            if inputs is not None:
+                where = f"port {inbound.port.port} of {inbound.instance.id} on {self._proxy.id}"
+                yield from guard_findings(inputs.guard, inputs.site, where)
 
     def _identity(self, mesh: MeshState, instance: Instance) -> str:
         return str(workload_id(mesh.settings.trust_domain, instance.namespace, instance.service_account))

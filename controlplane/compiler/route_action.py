@@ -24,6 +24,7 @@ from controlplane.compiler.filters.hash_policy import hash_policy
 from controlplane.compiler.header_operations import authority, set_header_operations
 from controlplane.compiler.resources import duration
 from controlplane.compiler.retries import retry_policy
+from controlplane.model.circuit_breakers import NO_CHOICE, BreakerChoice
 from controlplane.model.services import Port
 from controlplane.policy.http_route import (
     DEFAULT_RETRIES,
@@ -53,11 +54,15 @@ DestinationKey = tuple[str, str, int]  # host, subset, port as written; 0 = none
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedDestination:
     """Where a destination leads for one dialect. `hashing`: how its hosts are chosen, if by hash. `beyond`: the port as
-    `host:port` when proxies of the dialect do not speak its protocol."""
+    `host:port` when proxies of the dialect do not speak its protocol. `breakers`, `bulkheads`: those for calls to it;
+    `port`: what they go to."""
 
     cluster: str
     beyond: str = ""
     hashing: ConsistentHashLB | None = None
+    breakers: BreakerChoice = NO_CHOICE
+    bulkheads: BreakerChoice = NO_CHOICE
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

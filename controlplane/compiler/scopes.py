@@ -16,6 +16,7 @@ from functools import partial
 from envoy.config.route.v3.route_components_pb2 import VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration, Vhds
 
+from controlplane.compiler.circuit_breaker_findings import stand_in_findings
 from controlplane.compiler.clusters import build_cluster
 from controlplane.compiler.credential_findings import ungiven_findings
 from controlplane.compiler.endpoints import build_assignment
@@ -224,6 +225,8 @@ class ScopeCompiler:
             yield from grpc_findings((*view.rules, *view.virtual_services))
         elif self._scope.dialect is Dialect.ENVOY and not settings.compat_istio:
             yield from envoy_findings(view.virtual_services)
+        if self._scope.dialect is not Dialect.GOSSAMER:
+            yield from stand_in_findings(view, self._scope, settings)
         yield from shared_cluster_findings(view, self._scope, settings)
         yield from ungiven_findings(view, self._scope, settings)
 

@@ -18,6 +18,7 @@ from controlplane.compiler.locality import LocalityPolicy, locality_policy
 from controlplane.compiler.resources import sources_of
 from controlplane.compiler.route_action import DestinationKey, ResolvedDestination, beyond_agents
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key, domains_of
+from controlplane.model.circuit_breakers import NO_CHOICE, BreakerChoice, choice_of
 from controlplane.model.destination_rules import NO_RULE, Client, MergedRule, find_rule
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.services import Discovery, Port, Service
@@ -90,7 +91,10 @@ class HostPlan:
         mode = self._mode(service, policy, endpoints)
         hosts = self._hosts(service, endpoints, subset, policy, mode)
         by_name = service.discovery is Discovery.DNS and self._scope.dialect is Dialect.ENVOY
-        sources = sources_of((service.definition, *self._rule.rules))
+        own = self._view.target
+        breaker = self._stands_in_for(own.breakers, port.number, subset)
+        bulkhead = self._stands_in_for(own.bulkheads, port.number, subset)
+        sources = sources_of((service.definition, *self._rule.rules, breaker, bulkhead))
         cluster = ClusterInputs(
             name=name,
             host=service.host,
@@ -107,6 +111,8 @@ class HostPlan:
             dns=hosts if by_name else None,
             credentials=self._credentials(mode, policy),
             service=service.label,
+            breaker=breaker,
+            bulkhead=bulkhead,
             sources=sources,
         )
         return ClusterPlan(
@@ -123,6 +129,16 @@ class HostPlan:
             policy=localities,
             sources=sources_of((service.definition,)),
         )
+
+    def _stands_in_for(
+        self, rules: tuple[PolicyObject, ...], port: int, subset: Subset | None
+    ) -> PolicyObject | None:  # fmt: skip
+        """The CircuitBreaker or Bulkhead for which a cluster stands in, where proxies have no such filter."""
+        if self._scope.dialect is Dialect.GOSSAMER:
+            return None
+        name = subset.name if subset is not None else ""
+        choice = choice_for(rules, self._view.target, name, port, self._settings, routes=False)
+        return choice.chosen(self._scope.namespaces[0])
 
     def _hosts(
         self,
@@ -214,7 +230,7 @@ class HostPlan:
             destinations=resolved,
             default=default,
             domain_suffix=suffix,
-            sources=sources_of((definition, *rules)),
+            sources=sources_of((definition, *rules, *breakers_of(resolved, default))),
             istio=self._settings.compat_istio,
         )
 
@@ -249,6 +265,9 @@ class HostPlan:
             cluster=outbound_cluster(self._view.host, port),
             beyond=beyond_agents(self._view.host, own, self._scope.dialect),
             hashing=effective_hash(policy.load_balancer, self._scope.dialect),
+            breakers=_filtered(self._view.target.breakers, self._view.target, "", port, self._scope, self._settings),
+            bulkheads=_filtered(self._view.target.bulkheads, self._view.target, "", port, self._scope, self._settings),
+            port=port,
         )
 
 
@@ -335,5 +354,37 @@ def resolve_destinations(
                 cluster=outbound_cluster(host, number, subset),
                 beyond=beyond_agents(host, own, scope.dialect),
                 hashing=effective_hash(policy.load_balancer, scope.dialect),
+                breakers=_filtered(target.breakers, target, subset, number, scope, settings),
+                bulkheads=_filtered(target.bulkheads, target, subset, number, scope, settings),
+                port=number,
             )
     return tuple(sorted(found.items(), key=lambda item: item[0]))
+
+
+def choice_for(
+    rules: tuple[PolicyObject, ...], target: Target, subset: str, port: int, settings: MeshSettings, *, routes: bool
+) -> BreakerChoice:  # fmt: skip
+    """Those of a host's CircuitBreakers or Bulkheads that are for calls to a subset and port of it."""
+    if not rules:
+        return NO_CHOICE
+    service = target.service.namespace if target.service is not None else ""
+    return choice_of(rules, subset, port, service=service, root=settings.root_namespace, routes=routes)
+
+
+def _filtered(
+    rules: tuple[PolicyObject, ...], target: Target, subset: str, port: int, scope: ProxyScope, settings: MeshSettings
+) -> BreakerChoice:  # fmt: skip
+    """Those that routes tell proxies of, as far as these have the filter."""
+    if scope.dialect is not Dialect.GOSSAMER:
+        return NO_CHOICE
+    return choice_for(rules, target, subset, port, settings, routes=True)
+
+
+def breakers_of(
+    destinations: tuple[tuple[DestinationKey, ResolvedDestination], ...], default: ResolvedDestination | None = None
+) -> Iterator[PolicyObject]:
+    """All CircuitBreakers and Bulkheads that routes to these destinations may tell of."""
+    found = [destination for _, destination in destinations]
+    for destination in found if default is None else [*found, default]:
+        yield from destination.breakers.rules
+        yield from destination.bulkheads.rules

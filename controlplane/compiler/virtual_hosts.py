@@ -7,12 +7,12 @@ Source: decisions 4, 7; control-plane.md 2.3.3-2.3.9; istio httproute.go generat
 Differs: a port without a declared protocol is routed as HTTP: what comes to an explicit HTTP proxy port is HTTP.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, RouteMatch, VirtualHost
 
-from controlplane.compiler.filters import cors, fault
+from controlplane.compiler.filters import bulkhead, circuit_breaker, cors, fault
 from controlplane.compiler.header_operations import set_header_operations
 from controlplane.compiler.resources import make_resource, packed
 from controlplane.compiler.route_action import (
@@ -95,7 +95,7 @@ def domains_of(host: str, aliases: tuple[str, ...], port: int, *, without_port: 
 
 def _routes(inputs: VirtualHostInputs) -> list[Route]:
     if not inputs.rules:
-        return [] if inputs.default is None else [_default_route(inputs.default, inputs.dialect)]
+        return [] if inputs.default is None else [_default_route(inputs, inputs.default)]
     found = list(translated(inputs))
     if len(inputs.rules) > 1:
         # Python's sort is stable: ties keep the order of age, then of the list.
@@ -103,9 +103,10 @@ def _routes(inputs: VirtualHostInputs) -> list[Route]:
     return [route for _, route in found]
 
 
-def _default_route(target: ResolvedDestination, dialect: Dialect) -> Route:
+def _default_route(inputs: VirtualHostInputs, target: ResolvedDestination) -> Route:
     route = Route(name=DEFAULT_ROUTE, match=RouteMatch(prefix="/"))
-    set_default_action(route, target, dialect)
+    set_default_action(route, target, inputs.dialect)
+    _set_call_policies(route, inputs, (target,), ())
     return route
 
 
@@ -121,7 +122,10 @@ def translated(inputs: VirtualHostInputs) -> Iterator[tuple[HTTPMatchRequest | N
                 if match is not None and not _applies(inputs, rule, match):
                     continue
                 route = Route(name=route_name(rule, index, http, match), match=route_match(match))
-                set_action(route, http, _forwarding(inputs, rule, http, destinations), inputs.dialect)
+                forwarding = _forwarding(inputs, rule, http, destinations)
+                set_action(route, http, forwarding, inputs.dialect)
+                own = [target for _, target in forwarding.targets]
+                _set_call_policies(route, inputs, own, _names(http, match))
                 _set_extras(route, http, inputs.dialect, istio=inputs.istio or rule.wants_istio_behaviour)
                 yield match, route
                 stop = stop or is_catch_all(match)
@@ -191,6 +195,34 @@ def _set_extras(route: Route, http: HTTPRoute, dialect: Dialect, *, istio: bool)
     ):
         if config is not None:
             route.typed_per_filter_config[name].CopyFrom(packed(config))
+
+
+def _names(http: HTTPRoute, match: HTTPMatchRequest | None) -> tuple[str, ...]:
+    """By what names of the user's a route may be meant."""
+    own = match.name if match is not None else ""
+    return http.name, own, f"{http.name}.{own}"
+
+
+def _set_call_policies(
+    route: Route, inputs: VirtualHostInputs, targets: Sequence[ResolvedDestination], names: tuple[str, ...]
+) -> None:
+    """The CircuitBreakers and Bulkheads that the route's calls obey, each with the clusters that it is for."""
+    breakers: dict[PolicyObject, tuple[list[str], int]] = {}
+    bulkheads: dict[PolicyObject, list[str]] = {}
+    for target in targets:
+        rule = target.breakers.chosen(inputs.caller.namespace, names)
+        if rule is not None:
+            breakers.setdefault(rule, ([], target.port))[0].append(target.cluster)
+        rule = target.bulkheads.chosen(inputs.caller.namespace, names)
+        if rule is not None:
+            bulkheads.setdefault(rule, []).append(target.cluster)
+    if not route.HasField("route"):
+        return
+    if breakers:
+        told = circuit_breaker.per_route([(rule, *rest) for rule, rest in breakers.items()], inputs.domain_suffix)
+        route.typed_per_filter_config[circuit_breaker.NAME].CopyFrom(packed(told))
+    if bulkheads:
+        route.typed_per_filter_config[bulkhead.NAME].CopyFrom(packed(bulkhead.per_route(list(bulkheads.items()))))
 
 
 def _precedence(match: HTTPMatchRequest | None) -> tuple[int, int, int, int, int]:

@@ -20,16 +20,21 @@ from controlplane.model.delegation import Delegation
 from controlplane.model.gateways import Gateways
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Caller, Proxy, ProxyScope
+from controlplane.model.rate_limits import RateLimits
 from controlplane.model.rules import Rules
 from controlplane.model.scoping import caller, node_wide_caller, scope_of
+from controlplane.model.security_policies import SECURITY_KINDS, SecurityPolicies
 from controlplane.model.services import DEFINING_KINDS, Service, workload_of_entry
 from controlplane.model.views import NO_TARGET, Endpoint, NodeView, ServiceView, Target, ViewMaker
 from controlplane.model.workloads import WorkloadKey, Workloads, key_of
 from controlplane.policy.hosts import covers, is_wildcard
 from controlplane.policy.kinds import (
+    BULKHEAD,
+    CIRCUIT_BREAKER,
     DESTINATION_RULE,
     GATEWAY,
     PEER_AUTHENTICATION,
+    RATE_LIMIT,
     SECRET,
     VIRTUAL_SERVICE,
     WORKLOAD_ENTRY,
@@ -47,8 +52,9 @@ EjectionKey = tuple[str, str, str]  # cluster, endpoint, node
 K = TypeVar("K")
 V = TypeVar("V")
 
-_RULE_KINDS = frozenset({VIRTUAL_SERVICE, DESTINATION_RULE, PEER_AUTHENTICATION})
+_RULE_KINDS = frozenset({VIRTUAL_SERVICE, DESTINATION_RULE, CIRCUIT_BREAKER, BULKHEAD, PEER_AUTHENTICATION})
 _GATEWAY_KINDS = frozenset({GATEWAY, VIRTUAL_SERVICE})
+_RATE_LIMIT = frozenset({RATE_LIMIT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,8 @@ class Changes:
     deleted_ejections: tuple[EjectionKey, ...] = ()
     roots: tuple[tuple[str, str], ...] = ()  # (id, certificate in PEM) of the mesh's CA
     deleted_roots: tuple[str, ...] = ()
+    jwks: tuple[tuple[str, str], ...] = ()  # (URL that leads to them, the fetched keys as JSON)
+    deleted_jwks: tuple[str, ...] = ()
 
 
 class MeshState:
@@ -80,11 +88,14 @@ class MeshState:
         "_targets",
         "_workloads",
         "gateways",
+        "jwks",
         "node_views",
         "objects",
+        "rate_limits",
         "revision",
         "roots",
         "secrets",
+        "security",
         "settings",
         "tested_labels",
         "views",
@@ -98,7 +109,10 @@ class MeshState:
         self.node_views: PersistentMap[str, NodeView] = PersistentMap()
         self.roots: PersistentMap[str, str] = PersistentMap()  # of the mesh's CA: id -> certificate in PEM
         self.secrets: PersistentMap[tuple[str, str], PolicyObject] = PersistentMap()  # by namespace and name
+        self.security = SecurityPolicies()
+        self.jwks: PersistentMap[str, str] = PersistentMap()  # by the URL that leads to them
         self.gateways = Gateways()
+        self.rate_limits = RateLimits(settings.root_namespace)
         self._delegation = Delegation(settings.domain_suffix)
         self.tested_labels: frozenset[str] = frozenset()  # label keys that a rule tests on the caller
         self._targets: PersistentMap[str, Target] = PersistentMap()
@@ -206,6 +220,7 @@ class MeshState:
         )
         following.roots = self.roots.updated(_changed(self.roots, dict(changes.roots)), changes.deleted_roots)
         following.secrets = self.secrets.updated(_secrets(puts.values()), _secrets(gone))
+        following.jwks = self.jwks.updated(_changed(self.jwks, dict(changes.jwks)), changes.deleted_jwks)
         self._fold(following, changes, list(puts.values()), [*gone, *replaced])
         return following
 
@@ -220,13 +235,17 @@ class MeshState:
         following._delegation, came, went = self._delegation.updated(puts, gone)
         rules_put, rules_gone = _of(came, _RULE_KINDS), _of(went, _RULE_KINDS)
         following._rules = self._rules.updated(rules_put, rules_gone)
+        guards_put, guards_gone = _of(puts, SECURITY_KINDS), _of(gone, SECURITY_KINDS)
+        following.security = self.security.updated(guards_put, guards_gone)
         following.gateways = self.gateways.updated(_of(came, _GATEWAY_KINDS), _of(went, _GATEWAY_KINDS))
+        following.rate_limits = self.rate_limits.updated(_of(puts, _RATE_LIMIT), _of(gone, _RATE_LIMIT))
         following.tested_labels = (
             self.tested_labels if following._rules is self._rules else _same(self.tested_labels, following._rules)
         )
         touched = _Touched(self, following)
         touched.define(defined)
         touched.rule([*rules_put, *rules_gone])
+        touched.guard([*guards_put, *guards_gone])
         touched.move(following._workloads.changed_since(self._workloads))
         touched.finish()
 
@@ -237,8 +256,8 @@ class _Touched:
     def __init__(self, before: MeshState, after: MeshState) -> None:
         self._before = before
         self._after = after
-        self._maker = ViewMaker(after.settings, after._workloads, after._catalog, after._rules)
-        self._old_maker = ViewMaker(before.settings, before._workloads, before._catalog, before._rules)
+        self._maker = ViewMaker(after.settings, after._workloads, after._catalog, after._rules, after.security)
+        self._old_maker = ViewMaker(before.settings, before._workloads, before._catalog, before._rules, before.security)
         self._hosts: set[str] = set()
         self._nodes: set[str] = set()
         self._reach: set[str] = set()  # hosts whose members' nodes are touched too
@@ -262,11 +281,20 @@ class _Touched:
                 self._rule_peers(rule.metadata.namespace)
 
     def _rule_peers(self, namespace: str) -> None:
-        workloads = self._after._workloads
-        all_of = workloads.namespaces() if namespace == self._after.settings.root_namespace else (namespace,)
-        for workload in (item for own in all_of for item in workloads.in_namespace(own)):
+        for workload in self._ruled(namespace):
             self._nodes.add(workload.node)
             self._hosts |= self._maker.hosts_of(workload)
+
+    def guard(self, policies: Iterable[PolicyObject]) -> None:
+        """Policies came or went that guard workloads."""
+        for namespace in {item.metadata.namespace for item in policies}:
+            self._nodes.update(workload.node for workload in self._ruled(namespace))
+
+    def _ruled(self, namespace: str) -> Iterable[Instance]:
+        """The workloads that policies of the namespace may be for."""
+        workloads = self._after._workloads
+        all_of = workloads.namespaces() if namespace == self._after.settings.root_namespace else (namespace,)
+        return (item for own in all_of for item in workloads.in_namespace(own))
 
     def move(self, keys: Iterable[WorkloadKey]) -> None:
         """Workloads came, went or changed."""

@@ -1,4 +1,4 @@
-"""VirtualServices, DestinationRules and PeerAuthentications, found by what they are about.
+"""VirtualServices, DestinationRules, CircuitBreakers, Bulkheads and PeerAuthentications, found by what they are about.
 
 Owns:   the indexes; which label keys some rule tests.
 Not:    which of several rules wins (virtual_services, destination_rules, peer_authentication).
@@ -7,11 +7,12 @@ Invariant: sequences of rules are sorted by age, oldest first.
 
 from collections.abc import Callable, Iterable, Iterator
 
+from controlplane.model.circuit_breakers import breaker_host
 from controlplane.model.destination_rules import rule_host, selector_of
 from controlplane.model.persistent import PersistentIndex
 from controlplane.model.virtual_services import destination_host, destinations, hosts_of
 from controlplane.policy.hosts import covers, is_wildcard
-from controlplane.policy.kinds import DESTINATION_RULE, PEER_AUTHENTICATION, VIRTUAL_SERVICE
+from controlplane.policy.kinds import BULKHEAD, CIRCUIT_BREAKER, DESTINATION_RULE, PEER_AUTHENTICATION, VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.virtual_service import VirtualService
 
@@ -24,12 +25,17 @@ _WILD = ""
 class Rules:
     """Immutable; `updated` gives the next."""
 
-    __slots__ = ("_destination_rules", "_domain_suffix", "_peers", "_referrers", "_tested", "_virtual_services")
+    __slots__ = (
+        "_bulkheads", "_circuit_breakers", "_destination_rules", "_domain_suffix", "_peers", "_referrers", "_tested",
+        "_virtual_services",
+    )  # fmt: skip
 
     def __init__(self, domain_suffix: str) -> None:
         self._domain_suffix = domain_suffix
         self._virtual_services: PersistentIndex[str, PolicyObject] = PersistentIndex()
         self._destination_rules: PersistentIndex[str, PolicyObject] = PersistentIndex()
+        self._bulkheads: PersistentIndex[str, PolicyObject] = PersistentIndex()
+        self._circuit_breakers: PersistentIndex[str, PolicyObject] = PersistentIndex()
         self._peers: PersistentIndex[str, PolicyObject] = PersistentIndex()
         self._referrers: PersistentIndex[str, PolicyObject] = PersistentIndex()  # destination host -> VirtualServices
         self._tested: PersistentIndex[str, PolicyObject] = PersistentIndex()  # label key -> rules that test it
@@ -42,6 +48,8 @@ class Rules:
         following = Rules(self._domain_suffix)
         following._virtual_services = self._next(self._virtual_services, self._vs_pairs, after, before)
         following._destination_rules = self._next(self._destination_rules, self._dr_pairs, after, before)
+        following._circuit_breakers = self._next(self._circuit_breakers, self._breaker_pairs, after, before)
+        following._bulkheads = self._next(self._bulkheads, self._bulkhead_pairs, after, before)
         following._peers = self._next(self._peers, _peer_pairs, after, before)
         following._referrers = self._next(self._referrers, self._referrer_pairs, after, before)
         following._tested = self._next(self._tested, _tested_pairs, after, before)
@@ -64,11 +72,14 @@ class Rules:
     def named_hosts(self, rules: Iterable[PolicyObject]) -> set[str]:
         """The hosts, wildcards among them, that these rules are for."""
         after = tuple(rules)
-        return {host for host, _ in (*self._vs_pairs(after), *self._dr_pairs(after))} - {_WILD}
+        pairs = (*self._vs_pairs(after), *self._dr_pairs(after), *self._breaker_pairs(after))
+        pairs += tuple(self._bulkhead_pairs(after))
+        return {host for host, _ in pairs} - {_WILD}
 
     def is_named(self, host: str) -> bool:
         """Whether a rule is for exactly this host."""
-        return bool(self._virtual_services[host] or self._destination_rules[host])
+        indexes = (self._virtual_services, self._destination_rules, self._circuit_breakers, self._bulkheads)
+        return any(index[host] for index in indexes)
 
     def has_virtual_service(self, host: str) -> bool:
         """Whether a VirtualService is for exactly this host."""
@@ -83,6 +94,14 @@ class Rules:
         """Those whose host covers `host`."""
         wide = (rule for rule in self._destination_rules[_WILD] if covers(rule_host(rule, self._domain_suffix), host))
         return _by_age({*self._destination_rules[host], *wide})
+
+    def circuit_breakers(self, host: str) -> tuple[PolicyObject, ...]:
+        """Those for exactly `host`."""
+        return _by_age(self._circuit_breakers[host])
+
+    def bulkheads(self, host: str) -> tuple[PolicyObject, ...]:
+        """Those for exactly `host`."""
+        return _by_age(self._bulkheads[host])
 
     def peer_authentications(self, namespace: str) -> tuple[PolicyObject, ...]:
         """Those of a namespace."""
@@ -109,6 +128,16 @@ class Rules:
         for rule in rules:
             if rule.kind is DESTINATION_RULE:
                 yield from _keyed(rule_host(rule, self._domain_suffix), rule)
+
+    def _breaker_pairs(self, rules: Iterable[PolicyObject]) -> _Pairs:
+        for rule in rules:
+            if rule.kind is CIRCUIT_BREAKER:
+                yield breaker_host(rule, self._domain_suffix), rule
+
+    def _bulkhead_pairs(self, rules: Iterable[PolicyObject]) -> _Pairs:
+        for rule in rules:
+            if rule.kind is BULKHEAD:
+                yield breaker_host(rule, self._domain_suffix), rule
 
     def _referrer_pairs(self, rules: Iterable[PolicyObject]) -> _Pairs:
         for rule in rules:

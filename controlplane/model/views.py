@@ -11,6 +11,7 @@ from controlplane.model.catalog import Catalog
 from controlplane.model.destination_rules import Client, find_rule
 from controlplane.model.peer_authentication import PeerPolicies
 from controlplane.model.rules import Rules
+from controlplane.model.security_policies import NO_GUARD, Guard, SecurityPolicies
 from controlplane.model.services import Service, ServiceLabel, registered_service, workload_port
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.virtual_services import destination_host, destinations
@@ -44,6 +45,8 @@ class Target:
     service: Service | None
     rules: tuple[PolicyObject, ...]  # DestinationRules whose host covers it, oldest first
     labels: frozenset[tuple[str, str]]
+    breakers: tuple[PolicyObject, ...] = ()  # CircuitBreakers for it, oldest first
+    bulkheads: tuple[PolicyObject, ...] = ()
 
 
 NO_TARGET = Target(service=None, rules=(), labels=frozenset())
@@ -90,6 +93,7 @@ class Inbound:
     pool: ConnectionPoolSettings
     service: ServiceLabel | None
     sources: tuple[PolicyObject, ...]
+    guard: Guard = NO_GUARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +112,19 @@ class NodeView:
 class ViewMaker:
     """Makes views from one consistent set of indexes."""
 
-    def __init__(self, settings: MeshSettings, workloads: Workloads, catalog: Catalog, rules: Rules) -> None:
+    def __init__(
+        self,
+        settings: MeshSettings,
+        workloads: Workloads,
+        catalog: Catalog,
+        rules: Rules,
+        security: SecurityPolicies,
+    ) -> None:
         self._settings = settings
         self._workloads = workloads
         self._catalog = catalog
         self._rules = rules
+        self._security = security
         self._peers: dict[str, PeerPolicies] = {}
 
     def service(self, host: str) -> Service | None:
@@ -140,7 +152,8 @@ class ViewMaker:
         rules = self._rules.destination_rules(host)
         members = self.members(service) if service is not None else ()
         labels = frozenset(pair for member in members for pair in member.labels.items())
-        return Target(service=service, rules=rules, labels=labels)
+        breakers, bulkheads = self._rules.circuit_breakers(host), self._rules.bulkheads(host)
+        return Target(service=service, rules=rules, labels=labels, breakers=breakers, bulkheads=bulkheads)
 
     def view(self, host: str, targets: Mapping[str, Target]) -> ServiceView | None:
         """The view, or None when nothing names the host. `targets`: of all hosts that may be named."""
@@ -247,7 +260,15 @@ class ViewMaker:
             pool=pool,
             service=self._inbound_service(instance, port, targets),
             sources=(*peers.sources(instance.labels), *rules),
+            guard=self._guard(instance),
         )
+
+    def _guard(self, instance: Instance) -> Guard:
+        suffix = f".{self._settings.domain_suffix}"
+        names = [host.removesuffix(suffix).split(".") for host in self.hosts_of(instance) if host.endswith(suffix)]
+        services = frozenset(f"{parts[1]}/{parts[0]}" for parts in names if len(parts) == 2)
+        root = self._settings.root_namespace
+        return self._security.guard(root, instance.namespace, instance.labels, services=services)
 
     def _inbound_service(
         self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]

@@ -13,16 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.policy import shape
+from controlplane.policy.authorization_policy import AuthorizationPolicy
+from controlplane.policy.bulkhead import Bulkhead
+from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.gateway import Gateway
 from controlplane.policy.kinds import KINDS, KindInfo
 from controlplane.policy.limits import bounded_copy
 from controlplane.policy.objects import ENVELOPE, Metadata, PolicyObject, canonical_json
 from controlplane.policy.peer_authentication import PeerAuthentication
+from controlplane.policy.rate_limit import RateLimit
+from controlplane.policy.request_authentication import RequestAuthentication
+from controlplane.policy.rules.authorization_policy import check_authorization_policy
+from controlplane.policy.rules.bulkhead import check_bulkhead
+from controlplane.policy.rules.circuit_breaker import check_circuit_breaker
 from controlplane.policy.rules.destination_rule import check_destination_rule
 from controlplane.policy.rules.gateway import check_gateway
 from controlplane.policy.rules.metadata import check_metadata
 from controlplane.policy.rules.peer_authentication import check_peer_authentication
+from controlplane.policy.rules.rate_limit import check_rate_limit
+from controlplane.policy.rules.request_authentication import check_request_authentication
 from controlplane.policy.rules.secret import check_secret
 from controlplane.policy.rules.service import check_service
 from controlplane.policy.rules.service_entry import check_service_entry
@@ -62,6 +72,11 @@ _RULES: dict[type[Spec], Callable[[Any, Path, Report], None]] = {
     WorkloadEntry: check_workload_entry,
     Gateway: check_gateway,
     PeerAuthentication: check_peer_authentication,
+    RequestAuthentication: check_request_authentication,
+    AuthorizationPolicy: check_authorization_policy,
+    CircuitBreaker: check_circuit_breaker,
+    Bulkhead: check_bulkhead,
+    RateLimit: check_rate_limit,
     Service: check_service,
     Secret: check_secret,
 }

@@ -9,9 +9,14 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from controlplane.policy.authorization_policy import AuthorizationPolicy
+from controlplane.policy.bulkhead import Bulkhead
+from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.gateway import Gateway
 from controlplane.policy.peer_authentication import PeerAuthentication
+from controlplane.policy.rate_limit import RateLimit
+from controlplane.policy.request_authentication import RequestAuthentication
 from controlplane.policy.secret import Secret
 from controlplane.policy.service import Namespace, Service
 from controlplane.policy.service_entry import ServiceEntry
@@ -119,6 +124,10 @@ class Kinds:
         return names[close[0]] if close else None
 
 
+# Those that mean something without a spec.
+_MAY_BE_EMPTY = (PeerAuthentication, RequestAuthentication, AuthorizationPolicy)
+
+
 def _istio(group: str, kind: str, plural: str, short: str, versions: tuple[str, ...], model: type[Spec]) -> KindInfo:
     return KindInfo(
         group=group,
@@ -130,7 +139,7 @@ def _istio(group: str, kind: str, plural: str, short: str, versions: tuple[str, 
         storage_version="v1",
         namespaced=True,
         spec_model=model,
-        spec_required=model is not PeerAuthentication,
+        spec_required=model not in _MAY_BE_EMPTY,
     )
 
 
@@ -150,6 +159,21 @@ def _core(kind: str, short: str, model: type[Spec], *, namespaced: bool) -> Kind
     )
 
 
+def _own(kind: str, plural: str, short: str, model: type[Spec]) -> KindInfo:
+    """Of our own group: what neither Istio nor Kubernetes has."""
+    return KindInfo(
+        group="gossamer.mesh",
+        kind=kind,
+        plural=plural,
+        singular=kind.lower(),
+        short_names=(short,),
+        versions=("v1",),
+        storage_version="v1",
+        namespaced=True,
+        spec_model=model,
+    )
+
+
 _NETWORKING = "networking.istio.io"
 _SECURITY = "security.istio.io"
 _ALL = ("v1", "v1beta1", "v1alpha3")
@@ -162,6 +186,15 @@ WORKLOAD_ENTRY = _istio(_NETWORKING, "WorkloadEntry", "workloadentries", "we", _
 PEER_AUTHENTICATION = _istio(
     _SECURITY, "PeerAuthentication", "peerauthentications", "pa", ("v1", "v1beta1"), PeerAuthentication
 )
+REQUEST_AUTHENTICATION = _istio(
+    _SECURITY, "RequestAuthentication", "requestauthentications", "ra", ("v1", "v1beta1"), RequestAuthentication
+)
+AUTHORIZATION_POLICY = _istio(
+    _SECURITY, "AuthorizationPolicy", "authorizationpolicies", "ap", ("v1", "v1beta1"), AuthorizationPolicy
+)
+CIRCUIT_BREAKER = _own("CircuitBreaker", "circuitbreakers", "cb", CircuitBreaker)
+BULKHEAD = _own("Bulkhead", "bulkheads", "bh", Bulkhead)
+RATE_LIMIT = _own("RateLimit", "ratelimits", "rl", RateLimit)
 SECRET = KindInfo(
     group="",
     kind="Secret",
@@ -186,6 +219,11 @@ KINDS = Kinds(
         WORKLOAD_ENTRY,
         GATEWAY,
         PEER_AUTHENTICATION,
+        REQUEST_AUTHENTICATION,
+        AUTHORIZATION_POLICY,
+        CIRCUIT_BREAKER,
+        BULKHEAD,
+        RATE_LIMIT,
         SERVICE,
         SECRET,
         NAMESPACE,

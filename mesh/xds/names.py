@@ -70,6 +70,8 @@ def virtual_host_resource(route_configuration: str, virtual_host: str) -> str:
     return f"{route_configuration}/{virtual_host}"
 
 
+# The cluster by which Envoys reach the control plane: the bootstrap has it.
+CONTROL_PLANE_CLUSTER = "gossamer_xds"
 # The secret that holds the mesh's roots (decision 15); it is the same for every proxy.
 TRUST_SECRET = "mesh/trust"
 # Before the names of those that hold the user's keys and roots.

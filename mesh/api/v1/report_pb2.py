@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/api/v1/report.proto\x12\x0bmesh.api.v1\"\x8b\x02\n\x0b\x41gentReport\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.mesh.api.v1.HelloH\x00\x12-\n\tinstances\x18\x02 \x01(\x0b\x32\x18.mesh.api.v1.InstanceSetH\x00\x12-\n\tejections\x18\x03 \x01(\x0b\x32\x18.mesh.api.v1.EjectionSetH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.mesh.api.v1.HeartbeatH\x00\x12\x32\n\rclient_status\x18\x05 \x01(\x0b\x32\x19.mesh.api.v1.ClientStatusH\x00\x12\x10\n\x08sequence\x18\x0f \x01(\x04\x42\x06\n\x04\x62ody\"z\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08locality\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x18\n\x10outbound_address\x18\x05 \x01(\t\x12\x15\n\routbound_port\x18\x06 \x01(\r\"R\n\x0cInstancePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x10\n\x08protocol\x18\x03 \x01(\t\x12\x14\n\x0cinbound_port\x18\x04 \x01(\r\"\x85\x03\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.mesh.api.v1.Instance.LabelsEntry\x12\x13\n\x0b\x61pp_address\x18\x06 \x01(\t\x12(\n\x05ports\x18\x07 \x03(\x0b\x32\x19.mesh.api.v1.InstancePort\x12\x0e\n\x06weight\x18\x08 \x01(\r\x12\x15\n\routbound_port\x18\t \x01(\r\x12\x0e\n\x06health\x18\n \x01(\t\x12\x15\n\rhealth_reason\x18\x0b \x01(\t\x12\x17\n\x0f\x62ypass_possible\x18\x0c \x01(\x08\x12\x17\n\x0fhealth_since_ms\x18\r \x01(\x03\x12\x0f\n\x07gateway\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0bInstanceSet\x12(\n\tinstances\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Instance\"\xa6\x01\n\x08\x45jection\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05times\x18\x05 \x01(\r\x12\x10\n\x08since_ms\x18\x06 \x01(\x03\x12\x10\n\x08until_ms\x18\x07 \x01(\x03\x12\x10\n\x08\x65nforced\x18\x08 \x01(\x08\x12\x12\n\nblocked_by\x18\t \x01(\t\"7\n\x0b\x45jectionSet\x12(\n\tejections\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Ejection\"\x0b\n\tHeartbeat\"9\n\x0c\x43lientStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rclient_config\x18\x02 \x01(\x0c\"L\n\x13\x43lientStatusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x19\x65xclude_resource_contents\x18\x02 \x01(\x08\"v\n\x0bReportReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12\x10\n\x08problems\x18\x02 \x03(\t\x12?\n\x15\x63lient_status_request\x18\x03 \x01(\x0b\x32 .mesh.api.v1.ClientStatusRequest2K\n\x07Reports\x12@\n\x06Report\x12\x18.mesh.api.v1.AgentReport\x1a\x18.mesh.api.v1.ReportReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/api/v1/report.proto\x12\x0bmesh.api.v1\"\xb8\x02\n\x0b\x41gentReport\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.mesh.api.v1.HelloH\x00\x12-\n\tinstances\x18\x02 \x01(\x0b\x32\x18.mesh.api.v1.InstanceSetH\x00\x12-\n\tejections\x18\x03 \x01(\x0b\x32\x18.mesh.api.v1.EjectionSetH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.mesh.api.v1.HeartbeatH\x00\x12\x32\n\rclient_status\x18\x05 \x01(\x0b\x32\x19.mesh.api.v1.ClientStatusH\x00\x12+\n\x08\x62reakers\x18\x06 \x01(\x0b\x32\x17.mesh.api.v1.BreakerSetH\x00\x12\x10\n\x08sequence\x18\x0f \x01(\x04\x42\x06\n\x04\x62ody\"z\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08locality\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x18\n\x10outbound_address\x18\x05 \x01(\t\x12\x15\n\routbound_port\x18\x06 \x01(\r\"R\n\x0cInstancePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x10\n\x08protocol\x18\x03 \x01(\t\x12\x14\n\x0cinbound_port\x18\x04 \x01(\r\"\x85\x03\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.mesh.api.v1.Instance.LabelsEntry\x12\x13\n\x0b\x61pp_address\x18\x06 \x01(\t\x12(\n\x05ports\x18\x07 \x03(\x0b\x32\x19.mesh.api.v1.InstancePort\x12\x0e\n\x06weight\x18\x08 \x01(\r\x12\x15\n\routbound_port\x18\t \x01(\r\x12\x0e\n\x06health\x18\n \x01(\t\x12\x15\n\rhealth_reason\x18\x0b \x01(\t\x12\x17\n\x0f\x62ypass_possible\x18\x0c \x01(\x08\x12\x17\n\x0fhealth_since_ms\x18\r \x01(\x03\x12\x0f\n\x07gateway\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0bInstanceSet\x12(\n\tinstances\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Instance\"\xa6\x01\n\x08\x45jection\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05times\x18\x05 \x01(\r\x12\x10\n\x08since_ms\x18\x06 \x01(\x03\x12\x10\n\x08until_ms\x18\x07 \x01(\x03\x12\x10\n\x08\x65nforced\x18\x08 \x01(\x08\x12\x12\n\nblocked_by\x18\t \x01(\t\"7\n\x0b\x45jectionSet\x12(\n\tejections\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Ejection\"e\n\x07\x42reaker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x10\n\x08since_ms\x18\x04 \x01(\x03\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0e\n\x06opened\x18\x06 \x01(\r\"4\n\nBreakerSet\x12&\n\x08\x62reakers\x18\x01 \x03(\x0b\x32\x14.mesh.api.v1.Breaker\"\x0b\n\tHeartbeat\"9\n\x0c\x43lientStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rclient_config\x18\x02 \x01(\x0c\"L\n\x13\x43lientStatusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x19\x65xclude_resource_contents\x18\x02 \x01(\x08\"v\n\x0bReportReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12\x10\n\x08problems\x18\x02 \x03(\t\x12?\n\x15\x63lient_status_request\x18\x03 \x01(\x0b\x32 .mesh.api.v1.ClientStatusRequest2K\n\x07Reports\x12@\n\x06Report\x12\x18.mesh.api.v1.AgentReport\x1a\x18.mesh.api.v1.ReportReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCE_LABELSENTRY']._loaded_options = None
   _globals['_INSTANCE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_AGENTREPORT']._serialized_start=42
-  _globals['_AGENTREPORT']._serialized_end=309
-  _globals['_HELLO']._serialized_start=311
-  _globals['_HELLO']._serialized_end=433
-  _globals['_INSTANCEPORT']._serialized_start=435
-  _globals['_INSTANCEPORT']._serialized_end=517
-  _globals['_INSTANCE']._serialized_start=520
-  _globals['_INSTANCE']._serialized_end=909
-  _globals['_INSTANCE_LABELSENTRY']._serialized_start=864
-  _globals['_INSTANCE_LABELSENTRY']._serialized_end=909
-  _globals['_INSTANCESET']._serialized_start=911
-  _globals['_INSTANCESET']._serialized_end=966
-  _globals['_EJECTION']._serialized_start=969
-  _globals['_EJECTION']._serialized_end=1135
-  _globals['_EJECTIONSET']._serialized_start=1137
-  _globals['_EJECTIONSET']._serialized_end=1192
-  _globals['_HEARTBEAT']._serialized_start=1194
-  _globals['_HEARTBEAT']._serialized_end=1205
-  _globals['_CLIENTSTATUS']._serialized_start=1207
-  _globals['_CLIENTSTATUS']._serialized_end=1264
-  _globals['_CLIENTSTATUSREQUEST']._serialized_start=1266
-  _globals['_CLIENTSTATUSREQUEST']._serialized_end=1342
-  _globals['_REPORTREPLY']._serialized_start=1344
-  _globals['_REPORTREPLY']._serialized_end=1462
-  _globals['_REPORTS']._serialized_start=1464
-  _globals['_REPORTS']._serialized_end=1539
+  _globals['_AGENTREPORT']._serialized_end=354
+  _globals['_HELLO']._serialized_start=356
+  _globals['_HELLO']._serialized_end=478
+  _globals['_INSTANCEPORT']._serialized_start=480
+  _globals['_INSTANCEPORT']._serialized_end=562
+  _globals['_INSTANCE']._serialized_start=565
+  _globals['_INSTANCE']._serialized_end=954
+  _globals['_INSTANCE_LABELSENTRY']._serialized_start=909
+  _globals['_INSTANCE_LABELSENTRY']._serialized_end=954
+  _globals['_INSTANCESET']._serialized_start=956
+  _globals['_INSTANCESET']._serialized_end=1011
+  _globals['_EJECTION']._serialized_start=1014
+  _globals['_EJECTION']._serialized_end=1180
+  _globals['_EJECTIONSET']._serialized_start=1182
+  _globals['_EJECTIONSET']._serialized_end=1237
+  _globals['_BREAKER']._serialized_start=1239
+  _globals['_BREAKER']._serialized_end=1340
+  _globals['_BREAKERSET']._serialized_start=1342
+  _globals['_BREAKERSET']._serialized_end=1394
+  _globals['_HEARTBEAT']._serialized_start=1396
+  _globals['_HEARTBEAT']._serialized_end=1407
+  _globals['_CLIENTSTATUS']._serialized_start=1409
+  _globals['_CLIENTSTATUS']._serialized_end=1466
+  _globals['_CLIENTSTATUSREQUEST']._serialized_start=1468
+  _globals['_CLIENTSTATUSREQUEST']._serialized_end=1544
+  _globals['_REPORTREPLY']._serialized_start=1546
+  _globals['_REPORTREPLY']._serialized_end=1664
+  _globals['_REPORTS']._serialized_start=1666
+  _globals['_REPORTS']._serialized_end=1741
 # @@protoc_insertion_point(module_scope)

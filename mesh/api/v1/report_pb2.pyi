@@ -27,6 +27,7 @@ class AgentReport(_message.Message):
     EJECTIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     CLIENT_STATUS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, ... per stream; acknowledged by ReportReply"""
@@ -48,6 +49,10 @@ class AgentReport(_message.Message):
     def client_status(self) -> Global___ClientStatus:
         """the answer to ReportReply.client_status_request"""
 
+    @_builtins.property
+    def breakers(self) -> Global___BreakerSet:
+        """always the full set of this node's circuit breakers"""
+
     def __init__(
         self,
         *,
@@ -56,13 +61,14 @@ class AgentReport(_message.Message):
         ejections: Global___EjectionSet | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         client_status: Global___ClientStatus | None = ...,
+        breakers: Global___BreakerSet | None = ...,
         sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breakers", b"breakers", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breakers", b"breakers", "client_status", b"client_status", "ejections", b"ejections", "heartbeat", b"heartbeat", "hello", b"hello", "instances", b"instances", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "instances", "ejections", "heartbeat", "client_status"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "instances", "ejections", "heartbeat", "client_status", "breakers"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -319,6 +325,68 @@ class EjectionSet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EjectionSet: _TypeAlias = EjectionSet  # noqa: Y015
+
+@_typing.final
+class Breaker(_message.Message):
+    """The state of one CircuitBreaker on this node. It is kept by the replica that the node reports to, not in the store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """namespace/name of the policy"""
+    caller: _builtins.str
+    """the SPIFFE id of whose breaker it is, empty = everybody's"""
+    state: _builtins.str
+    """CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, DISABLED"""
+    since_ms: _builtins.int
+    """milliseconds since the epoch"""
+    why: _builtins.str
+    """"12 of 20 requests failed, 50 % open it" """
+    opened: _builtins.int
+    """how often it has opened since the agent began"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        state: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        why: _builtins.str = ...,
+        opened: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "name", b"name", "opened", b"opened", "since_ms", b"since_ms", "state", b"state", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
+
+@_typing.final
+class BreakerSet(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]: ...
+    def __init__(
+        self,
+        *,
+        breakers: _abc.Iterable[Global___Breaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerSet: _TypeAlias = BreakerSet  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

@@ -15,6 +15,10 @@ KINDS = {
     "WorkloadEntry",
     "Gateway",
     "PeerAuthentication",
+    "RequestAuthentication",
+    "AuthorizationPolicy",
+    "RateLimit",
+    "CircuitBreaker",
     "Service",
     "Secret",
 }

@@ -1,0 +1,116 @@
+"""Findings of CircuitBreakers and Bulkheads: what they name and is not there, which of two counts, what others do.
+
+Source: docs/features/circuit-breaker.md; control-plane.md 2.6 for the codes.
+"""
+
+from collections.abc import Iterator
+
+from controlplane.compiler.filters.bulkhead import lost as bulkhead_lost
+from controlplane.compiler.filters.circuit_breaker import lost
+from controlplane.compiler.services import client_rule, scoped_rule
+from controlplane.compiler.types import Condition
+from controlplane.model.circuit_breakers import breaker_host, call_policy
+from controlplane.model.mesh_state import MeshState
+from controlplane.model.proxy import Caller, ProxyScope
+from controlplane.model.traffic_policies import effective_policy
+from controlplane.model.views import ServiceView, Target
+from controlplane.policy.circuit_breaker import CircuitBreaker
+from controlplane.policy.hosts import resolve
+from controlplane.policy.kinds import BULKHEAD, CIRCUIT_BREAKER, VIRTUAL_SERVICE
+from controlplane.policy.objects import PolicyObject
+from controlplane.policy.virtual_service import VirtualService
+from controlplane.settings import MeshSettings
+from mesh.vocabulary import Dialect
+
+NOT_FOUND = "ReferencedResourceNotFound"
+_REASONS = {Dialect.ENVOY: "EnvoyProxy", Dialect.GRPC: "GrpcClient"}
+
+
+def is_breaker(rule: PolicyObject) -> bool:
+    """Whether these findings are about it."""
+    return rule.kind in (CIRCUIT_BREAKER, BULKHEAD)
+
+
+def breaker_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
+    """Everything about one of them in the mesh."""
+    spec, suffix = call_policy(rule), mesh.settings.domain_suffix
+    target, host = spec.effective_target, breaker_host(rule, suffix)
+    yield from _named(rule, mesh, "spec.target", (host, target.subset, target.port_number))
+    if target.route and not _has_route(mesh, target.route):
+        message = f"spec.target.route: no VirtualService has a rule or match named {target.route}"
+        yield Condition(rule.ref, NOT_FOUND, "True", "UnknownRoute", message, "IST0101", "spec.target.route")
+    found = mesh.target(host)
+    older = _same_target(rule, found.breakers if rule.kind is CIRCUIT_BREAKER else found.bulkheads)
+    if older is not None:
+        message = f"{older.ref} has the same target and is older; this one has no effect"
+        yield Condition(rule.ref, "Conflict", "True", "OtherObjectWins", message, path="spec.target")
+    fallback = spec.fallback if isinstance(spec, CircuitBreaker) else None
+    other = fallback.service if fallback is not None else None
+    if other is not None:
+        own = resolve(other.host, rule.metadata.namespace, domain_suffix=suffix)
+        yield from _named(rule, mesh, "spec.fallback.service", (own, other.subset, other.port_number or 0))
+
+
+def _named(rule: PolicyObject, mesh: MeshState, path: str, what: tuple[str, str, int]) -> Iterator[Condition]:
+    """`what`: host, subset, port as far as they are named."""
+    host, subset, port = what
+    target = mesh.target(host)
+    problem = ""
+    if target.service is None:
+        problem, path, reason = f"there is no service {host}", f"{path}.host", "UnknownHost"
+    elif port and target.service.port(port) is None:
+        problem, path, reason = f"{host} has no port {port}", f"{path}.port.number", "UnknownDestination"
+    elif subset and not _has_subset(rule, host, target, subset, mesh.settings):
+        problem, path, reason = f"subset {subset} of {host} is not defined", f"{path}.subset", "UnknownDestination"
+    if problem:
+        yield Condition(rule.ref, NOT_FOUND, "True", reason, f"{path}: {problem}", "IST0101", path)
+
+
+def _has_subset(rule: PolicyObject, host: str, target: Target, subset: str, settings: MeshSettings) -> bool:
+    return client_rule(host, target, Caller(rule.metadata.namespace), settings).subset(subset) is not None
+
+
+def _has_route(mesh: MeshState, name: str) -> bool:
+    rules = (item.spec_as(VirtualService) for item in mesh.objects.values() if item.kind is VIRTUAL_SERVICE)
+    return any(name in _names(rule) for rule in rules)
+
+
+def _names(rule: VirtualService) -> Iterator[str]:
+    for http in rule.http:
+        yield http.name
+        for match in http.match:
+            yield from (match.name, f"{http.name}.{match.name}")
+
+
+def _same_target(rule: PolicyObject, rules: tuple[PolicyObject, ...]) -> PolicyObject | None:
+    """`rules`: those of the host, oldest first."""
+    own = _scope(rule)
+    for other in rules:
+        if other == rule:
+            return None
+        if _scope(other) == own:
+            return other
+    return None
+
+
+def _scope(rule: PolicyObject) -> tuple[str, str, int, str]:
+    target = call_policy(rule).effective_target
+    return rule.metadata.namespace, target.subset, target.port_number, target.route
+
+
+def stand_in_findings(view: ServiceView, scope: ProxyScope, settings: MeshSettings) -> Iterator[Condition]:
+    """What proxies without the filter do instead."""
+    if view.service is None:
+        return
+    for rule in view.target.bulkheads:
+        yield Condition(
+            rule.ref, "Approximated", "True", _REASONS[scope.dialect], bulkhead_lost(rule, scope.dialect)
+        )  # fmt: skip
+    if not view.target.breakers:
+        return
+    policy = effective_policy(scoped_rule(view.host, view.target, scope, settings), 0)
+    has = policy.outlier_detection is not None
+    for rule in view.target.breakers:
+        words = "; ".join(lost(rule, scope.dialect, has_outlier_detection=has))
+        if words:
+            yield Condition(rule.ref, "Approximated", "True", _REASONS[scope.dialect], words)

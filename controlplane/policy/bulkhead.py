@@ -1,0 +1,62 @@
+"""Bulkhead: how many calls to a service a node's workloads may have under way, and how many of those one of them.
+
+Owns:   the shape of `gossamer.mesh/v1` Bulkhead, its defaults (resilience4j's).
+Not:    counting and waiting (the agent's), DestinationRule's connectionPool, which knows no callers and no wait.
+Source: docs/adr/0006-bulkhead-is-a-kind.md; resilience4j's BulkheadConfig (data-plane.md 1.4).
+"""
+
+from controlplane.policy.call_target import CallTarget
+from controlplane.policy.scalars import Double, Duration, Text, UInt32
+from controlplane.policy.spec import Spec
+
+DEFAULT_CONCURRENT = 25
+DEFAULT_SHARE_PERCENT = 100.0
+DEFAULT_WAIT_S = 0.1
+
+
+class Queue(Spec):
+    """Calls that wait for room: so many of each workload in each worker, each for at most `max_wait`."""
+
+    size: UInt32 = 0
+    max_wait: Duration | None = None
+
+    @property
+    def max_wait_s(self) -> float:
+        """100 ms unless given."""
+        return DEFAULT_WAIT_S if self.max_wait is None else self.max_wait
+
+
+class Bulkhead(Spec):
+    """`max_concurrent`: for all workers of an agent together; each workload that calls has `share_percent` of it."""
+
+    target: CallTarget | None = None
+    max_concurrent: UInt32 = 0
+    share_percent: Double | None = None
+    queue: Queue | None = None
+    export_to: tuple[Text, ...] = ()
+
+    @property
+    def effective_target(self) -> CallTarget:
+        """It stands in every one that is admitted."""
+        return self.target or CallTarget()
+
+    @property
+    def effective_export_to(self) -> tuple[str, ...]:
+        """Namespaces whose workloads obey it; `.` = its own, `*` = all."""
+        return self.export_to or ("*",)
+
+    @property
+    def concurrent(self) -> int:
+        """25 unless given."""
+        return self.max_concurrent or DEFAULT_CONCURRENT
+
+    @property
+    def share(self) -> int:
+        """So many calls of one workload, at least one."""
+        percent = DEFAULT_SHARE_PERCENT if self.share_percent is None else self.share_percent
+        return max(int(self.concurrent * percent / 100), 1)
+
+    @property
+    def effective_queue(self) -> Queue:
+        """Nothing waits unless it is given a size."""
+        return self.queue or Queue()
