@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import secrets
 import socket
 from collections.abc import Iterable, Mapping
@@ -44,7 +45,10 @@ from controlplane.discovery.server import Collaborators, DiscoveryService
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.traffic import TrafficTable
+from controlplane.ratelimit.service import LimitMetrics, RateLimitService
+from controlplane.ratelimit.shares import Shares
 from controlplane.reconcile.history_pruner import HistoryPruner
+from controlplane.reconcile.jwks import JwksKeeper
 from controlplane.reconcile.metrics import ReconcileMetrics
 from controlplane.reconcile.reconciler import Reconciler
 from controlplane.reconcile.replica import Replica
@@ -53,6 +57,7 @@ from controlplane.reconcile.rollout_reports import Reporter
 from controlplane.reconcile.rollouts import RolloutDriver
 from controlplane.reconcile.root_rotation import RootRotation
 from controlplane.reconcile.status_writer import StatusWriter
+from controlplane.returned_memory import returner
 from controlplane.settings import Settings, is_loopback, split_address
 from controlplane.snapshot.cache import Update
 from controlplane.store.embedded import EmbeddedEtcd, EmbeddedOptions
@@ -178,6 +183,14 @@ class ControlPlane:
             clock=clock,
         )
         self._loads = LoadReportingService(self._traffic, trust_domain=authority.trust_domain, clock=clock)
+        self._limits = RateLimitService(
+            Shares(store),
+            mesh=lambda: self._reconciler.mesh,
+            replicas=lambda: len(self._reconciler.peers()),
+            metrics=LimitMetrics(REGISTRY),
+            trust_domain=authority.trust_domain,
+            clock=clock,
+        )
         self._statuses = ClientStatuses(self._ledger, lambda: self._reconciler.cache, self._reports.desk)
         self._csds = ClientStatusService(self._statuses, trust_domain=authority.trust_domain)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -187,6 +200,7 @@ class ControlPlane:
             traffic=self._traffic,
             events=self._events,
             readiness=self._readiness,
+            breakers=self._reports.breakers,
         )
 
     def _deliver(self, updates: Iterable[Update]) -> None:
@@ -204,10 +218,16 @@ class ControlPlane:
         stack.push_async_callback(self._replica.release)
         self._spawn(stack, "replica lease", self._replica.run(record))
         self._spawn(stack, "rollouts", self._rollout_driver().run())
+        if memory := returner():
+            self._spawn(stack, "returned memory", memory.run())
         self._spawn(stack, "CA roots", self._root_rotation().run())
         self._spawn(stack, "history pruner", HistoryPruner(self._store, _retention(self._settings), self._clock).run())
+        self._spawn(stack, "keys of token issuers", self._jwks_keeper().run())
         self._spawn(stack, "status writer", StatusWriter(self._store, self._replica, self._reconciler.statuses).run())
         return bound
+
+    def _jwks_keeper(self) -> JwksKeeper:
+        return JwksKeeper(self._store, self._reconciler, self._clock, random.random)
 
     def _rollout_driver(self) -> RolloutDriver:
         return RolloutDriver(
@@ -283,6 +303,7 @@ class ControlPlane:
                 self._discovery.handler(authenticated=True),
                 self._loads.handler(authenticated=True),
                 self._csds.handler(self._csds.own_node),
+                self._limits.handler(authenticated=True),
             )
         )
         report_pb2_grpc.add_ReportsServicer_to_server(self._reports, mtls)
@@ -305,6 +326,7 @@ class ControlPlane:
                     self._discovery.handler(authenticated=False),
                     self._loads.handler(authenticated=False),
                     self._csds.handler(everyone),
+                    self._limits.handler(authenticated=False),
                 )
             )
             bound["xds_plaintext"] = _bind(plaintext, settings.xds_plaintext, None)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from controlplane.extension_providers import ExtensionProvider, ExtensionProviders, each_once
 from mesh.errors import ErrorCode, MeshError
 from mesh.identity.spiffe import node_id
 from mesh.vocabulary import DEFAULT_DOMAIN_SUFFIX, DEFAULT_ROOT_NAMESPACE, DEFAULT_TRUST_DOMAIN
@@ -32,6 +33,18 @@ class MeshSettings(BaseModel):
     root_namespace: str = Field(DEFAULT_ROOT_NAMESPACE, description="namespace whose policies hold for the whole mesh")
     domain_suffix: str = Field(DEFAULT_DOMAIN_SUFFIX, description="what follows <name>.<namespace>. in a full name")
     compat_istio: bool = Field(False, description="mesh-wide default of the annotation gossamer.mesh/compat: istio")
+    extension_providers: ExtensionProviders = Field(
+        (), description="services that AuthorizationPolicies with action CUSTOM may ask, as in Istio's MeshConfig"
+    )
+
+    def extension_provider(self, name: str) -> ExtensionProvider | None:
+        """By its name."""
+        return next((item for item in self.extension_providers if item.name == name), None)
+
+    @field_validator("extension_providers")
+    @classmethod
+    def _providers(cls, value: tuple[ExtensionProvider, ...]) -> tuple[ExtensionProvider, ...]:
+        return each_once(value)
 
     @field_validator("trust_domain")
     @classmethod

@@ -282,6 +282,16 @@ SCHEMAS: Mapping[str, Schema] = {
         success_ratio=_said(_NUMBER, "0 to 1"),
         in_progress=_WHOLE,
     ),
+    "CircuitBreaker": _object(
+        name=_TEXT,
+        namespace=_TEXT,
+        node=_TEXT,
+        caller=_said(_TEXT, "whose it is; empty = everybody's on the node"),
+        state=_said(_TEXT, "CLOSED, OPEN, HALF_OPEN, FORCED_OPEN or DISABLED"),
+        since=_TIME,
+        why=_TEXT,
+        opened=_said(_WHOLE, "how often, since the agent began"),
+    ),
     "Event": _object(at=_TIME, type=_TEXT, subject=_TEXT, message=_TEXT, replica=_TEXT),
     "Apply": _object(**_APPLY, objects=_list(_object(**_APPLIED))),
     "Change": _object(

@@ -61,6 +61,14 @@ VIEWS: Mapping[str, View] = {
         ),
         View("certificates", "certificates", "Certificates", False, (), "Roots, identities, and what nodes may claim"),
         View("traffic", "traffic", "Traffic", True, (), "The load of the last minute, as proxies report it"),
+        View(
+            "circuit_breakers",
+            "circuit_breakers",
+            "CircuitBreaker",
+            True,
+            ("breaker", "node"),
+            "Circuit breakers on every node: their state, since when and why",
+        ),
         View("events", "events", "Event", True, (), "What happened lately, oldest first"),
         View(
             "history",
@@ -91,6 +99,7 @@ PARAMETERS: Mapping[str, str] = {
     "service": "short name, name.namespace, or full host",
     "namespace": "only of this namespace",
     "node": "only of this node",
+    "breaker": "only this CircuitBreaker: NAME or NAMESPACE/NAME",
     "type": "CDS, EDS, LDS, RDS, VHDS or SDS",
     "name": "only the resource of this name",
     "object": "only what changed this object: KIND/NAME or KIND/NAMESPACE/NAME",

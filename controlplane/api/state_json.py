@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 
 from controlplane.compiler.types import Condition, Resource
+from controlplane.distribution.breakers import BreakerRow
 from controlplane.distribution.ledger import ProxyState, RevisionStatus, TypeState
 from controlplane.distribution.traffic import Traffic
 from controlplane.model.mesh_state import MeshState
@@ -263,6 +264,21 @@ def traffic_json(item: Traffic) -> Json:
         "errors_per_s": round(item.errors_per_s, 3),
         "success_ratio": round(item.success_ratio, 4),
         "in_progress": item.in_progress,
+    }
+
+
+def breaker_json(row: BreakerRow) -> Json:
+    """A circuit breaker on one node."""
+    namespace, _, name = row.breaker.partition("/")
+    return {
+        "name": name,
+        "namespace": namespace,
+        "node": row.node,
+        "caller": row.caller,
+        "state": row.state,
+        "since": time_of(row.since_ms / 1000),
+        "why": row.why,
+        "opened": row.opened,
     }
 
 

@@ -132,6 +132,16 @@ def _added(one: Json, other: Json) -> Json:
     }
 
 
+def chosen_breakers(rows: Iterable[Json], *, breaker: str = "", node: str = "") -> list[Json]:
+    """Those of one policy, by its name with or without namespace, and of one node; by name, caller and node."""
+    found = (
+        row
+        for row in rows
+        if breaker in ("", row["name"], f"{row['namespace']}/{row['name']}") and node in ("", row["node"])
+    )
+    return sorted(found, key=lambda row: (row["namespace"], row["name"], row["caller"], row["node"]))
+
+
 def merged_revision(parts: Iterable[Json]) -> Json:
     """How far a revision has come among all replicas' proxies; a node that is on two of them counts once."""
     known = list(parts)

@@ -79,6 +79,7 @@ class StateViews:
             "client_status": self._client_status,
             "certificates": self._certificates,
             "traffic": self._traffic,
+            "circuit_breakers": self._circuit_breakers,
             "events": self._events,
             "history": self._history,
             "change": self._change,
@@ -259,6 +260,14 @@ class StateViews:
         answers = await self._ask(question, "traffic")
         own = [state_json.traffic_json(item) for item in self._view.traffic()]
         return _items(state_local.merged_traffic([*own, *_items_of(answers)]), answers)
+
+    async def _circuit_breakers(self, question: Question) -> Json:
+        answers = await self._ask(question, "circuit_breakers")
+        own = [state_json.breaker_json(item) for item in self._view.breakers()]
+        chosen = state_local.chosen_breakers(
+            [*own, *_items_of(answers)], breaker=question.text("breaker"), node=question.text("node")
+        )
+        return _items(chosen, answers)
 
     async def _events(self, question: Question) -> Json:
         answers = await self._ask(question, "events")

@@ -103,6 +103,20 @@ def _selector(manifest: Manifest, _: float) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "<none>"
 
 
+def _limit_scope(manifest: Manifest, now: float) -> str:
+    spec = manifest.get("spec") or {}
+    return f"{spec.get('scope') or 'LOCAL'}{' (shadow)' if spec.get('shadow') else ''}"
+
+
+def _limit_rates(manifest: Manifest, _: float) -> str:
+    """`per-user 5/SECOND 100/DAY`."""
+    limits = (manifest.get("spec") or {}).get("limits") or ()
+    return ",".join(
+        " ".join([str(limit.get("name")), *(f"{rate.get('requests')}/{rate.get('per')}" for rate in limit["rates"])])
+        for limit in limits
+    )
+
+
 def _mtls_mode(manifest: Manifest, now: float) -> str:
     return _spec("mtls.mode")(manifest, now) or "PERMISSIVE"
 
@@ -121,6 +135,11 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     ),
     "Gateway": (Column("Ports", _gateway_ports), Column("Selector", _selector)),
     "Secret": (Column("Type", _secret_type), Column("Data", _secret_keys)),
+    "RateLimit": (
+        Column("Scope", _limit_scope),
+        Column("Limits", _limit_rates),
+        Column("Selector", _selector, wide=True),
+    ),
     "PeerAuthentication": (Column("Mode", _mtls_mode), Column("Selector", _selector, wide=True)),
     "Service": (
         Column("Type", _service_type),
@@ -178,7 +197,7 @@ def _row(columns: Sequence[Column], manifest: Manifest, now: float, include: str
 def _cell(column: Column, manifest: Manifest, now: float) -> str:
     try:
         return column.cell(manifest, now)
-    except (TypeError, AttributeError):  # not written by us: what stands there is no object of this kind
+    except (TypeError, AttributeError, KeyError):  # not written by us: what stands there is no object of this kind
         return "<unreadable>"
 
 

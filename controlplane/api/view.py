@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from controlplane.ca.rotation import Rotations
 from controlplane.ca.tokens import TokenStore
 from controlplane.compiler.types import Condition
+from controlplane.distribution.breakers import BreakerRow
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.replicas import ReplicaRecord
 from controlplane.distribution.traffic import Traffic
@@ -49,6 +50,10 @@ class MeshView(Protocol):
 
     def traffic(self) -> tuple[Traffic, ...]:
         """The load that proxies reported in the last minute."""
+        ...
+
+    def breakers(self) -> tuple[BreakerRow, ...]:
+        """The circuit breakers of the nodes that report to this replica."""
         ...
 
     def events(self) -> Sequence[Mapping[str, Any]]:

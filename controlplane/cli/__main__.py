@@ -52,7 +52,9 @@ def _run(argv: list[str]) -> int:
     module.add_arguments(parser)
     rest, asked = chosen.rest, argparse.Namespace(**vars(chosen))
     del asked.command, asked.rest
-    done: int = module.run(parser.parse_args(rest, asked))
+    # Words and flags in any order, where a module says so: argparse cannot do it for commands with sub-commands.
+    parse = parser.parse_intermixed_args if getattr(module, "INTERMIXED", False) else parser.parse_args
+    done: int = module.run(parse(rest, asked))
     sys.stdout.flush()
     return done
 

@@ -28,8 +28,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.syntax import Syntax
 from rich.table import Column, Table
 
-from controlplane.cli.demo_policies import DESTINATION_RULE, SERVICE, STRICT, SUBSETS, UNVERIFIED, VIRTUAL_SERVICE
-from controlplane.cli.local_mesh import LocalAgent, LocalMesh, LocalService, wait_until
+from controlplane.cli.demo_policies import (
+    BREAKER,
+    DESTINATION_RULE,
+    SERVICE,
+    STRICT,
+    SUBSETS,
+    UNVERIFIED,
+    VIRTUAL_SERVICE,
+)
+from controlplane.cli.local_mesh import LocalAgent, LocalMesh, LocalService, Reply, wait_until
 from mesh.errors import MeshError
 
 # Two nodes with a copy of each version, one node that calls. The document's targetPort is 3001; copies beside it on
@@ -43,6 +51,7 @@ CALLER = 4
 
 SPLIT_REQUESTS = 3000
 SHIFTED_REQUESTS = 1500
+BREAKER_LIMIT = 1000  # far above the ten requests that open it
 # A share is a binomial draw: five standard deviations miss once in 1.7 million runs.
 SIGMAS = 5
 
@@ -97,6 +106,7 @@ class Demo:
         self.chain()
         self.mutual_tls()
         self.ejection()
+        self.breaker()
         self.refusal()
         self.shift()
         self.links()
@@ -229,6 +239,30 @@ class Demo:
         self.expect(after[500] == 0, f"expected no 500 after the ejection, got {after[500]}")
         self.mesh.behave(2, 3001)
 
+    def breaker(self) -> None:
+        """A service fails altogether: its breaker opens, a fallback answers, a probe closes it again."""
+        self.title("Circuit breaker: order-service fails, and has only one instance")
+        self.console.print(Syntax(BREAKER, "yaml", background_color="default"))
+        self.apply_and_wait(BREAKER)
+        self.mesh.behave(CALLER, ORDERS.port, status=500)
+        failed = 0
+        while (reply := self.order()).status == 500 and failed < BREAKER_LIMIT:
+            failed += 1
+        self.expect(reply.status == 200, f"after {failed} failures: expected the fallback's 200, got {reply.status}")
+        asked = self.mesh.answered(CALLER, ORDERS.port)
+        answers = Counter(self.order().json.get("from", "order-service") for _ in range(20))
+        more = self.mesh.answered(CALLER, ORDERS.port) - asked
+        self.expect(answers["the fallback"] + more >= 20, f"expected the fallback, got {dict(answers)}")
+        self.expect(more <= 1, f"expected no request at order-service but a probe, got {more}")
+        self.fact(f"{failed} requests saw its 500; of the next 20 the fallback answered {answers['the fallback']}")
+        self.broken("OPEN", "HALF_OPEN")
+        self.meshctl("breakers")
+        self.mesh.behave(CALLER, ORDERS.port)
+        self.fact("order-service is well again:")
+        wait_until("an answer of the probe", lambda: self.order().json.get("service") == "order-service", timeout_s=10)
+        self.broken("CLOSED")
+        self.meshctl("breakers")
+
     def refusal(self) -> None:
         """A policy that proxies refuse: said at once, explained on the object, and taken back."""
         self.title("A policy that proxies refuse")
@@ -278,6 +312,19 @@ class Demo:
     @property
     def caller(self) -> LocalAgent:
         return self.mesh.agents[f"node-{CALLER}"]
+
+    def order(self) -> Reply:
+        """A request to order-service from another node."""
+        return self.mesh.agents["node-2"].call("order-service", "/stock/7")
+
+    def broken(self, *states: str) -> None:
+        """Wait until REST shows the breaker of node-2 in one of these states."""
+
+        def shown() -> bool:
+            items = self.mesh.rest("GET", "/mesh/v1/circuit_breakers?node=node-2").json["items"]
+            return bool(items) and items[0]["state"] in states
+
+        wait_until(f"the breaker {' or '.join(states)} in REST", shown, timeout_s=10)
 
     def title(self, text: str) -> None:
         self.console.print()

@@ -74,6 +74,23 @@ spec:
   mtls:
     mode: STRICT
 """
+BREAKER = """\
+apiVersion: gossamer.mesh/v1
+kind: CircuitBreaker
+metadata:
+  name: order-service
+spec:
+  target:
+    host: order-service
+  requestVolume: 10
+  errorPercent: 50
+  sleepWindow: 2s
+  fallback:
+    response:
+      headers: {content-type: application/json}
+      body:
+        string: '{"orders": [], "from": "the fallback"}'
+"""
 # Passes admission, but our agents connect to nobody whom they cannot verify: they refuse the cluster.
 UNVERIFIED = """\
 apiVersion: networking.istio.io/v1

@@ -376,6 +376,10 @@ class LocalMesh:
         body = json.dumps({"status": status, "health": health, "delay_s": delay_s})
         request(f"{self.address(number)}:{port}", "PUT", "/behaviour", body=body)
 
+    def answered(self, number: int, port: int) -> int:
+        """How many requests the application on `address(number):port` has answered."""
+        return int(request(f"{self.address(number)}:{port}", "GET", "/behaviour").json["answered"])
+
     def close(self) -> None:
         """Stop everything, agents first so that they can say good-bye; never raises for one that is gone."""
         running = [process for process in self.processes if process.running]

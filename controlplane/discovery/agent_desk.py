@@ -41,13 +41,15 @@ class AgentDesk:
         line = self._lines[node] = Line(send)
         return line
 
-    def disconnect(self, node: str, line: Line) -> None:
-        """The stream has ended."""
-        if self._lines.get(node) is line:
+    def disconnect(self, node: str, line: Line) -> bool:
+        """The stream has ended. Whether it was the node's last one."""
+        was_last = self._lines.get(node) is line
+        if was_last:
             del self._lines[node]
         for waiting in line.open.values():
             if not waiting.done():
                 waiting.set_result(None)
+        return was_last
 
     async def client_config(self, node: str, *, contents: bool) -> ClientConfig | None:
         """What the agent says of its resources; None when it is not here or does not say."""

@@ -9,7 +9,8 @@ A client asks type by type, and owes nothing between its answer to one and its r
 in which nothing is unanswered this follows what the client has accepted:
 
     listeners, and clusters unless nothing that it has by name leads to one (a gRPC server)
-    Listener -> RouteConfiguration -> VirtualHosts      Listener, RouteConfiguration -> clusters asked for by name
+    Listener -> Secret, RouteConfiguration -> VirtualHosts
+    Listener, RouteConfiguration -> clusters asked for by name
     Cluster  -> ClusterLoadAssignment, Secret
 
 What a client brings from an earlier stream counts as accepted; where its versions are the present ones nothing is sent,
@@ -24,7 +25,14 @@ from controlplane.compiler.types import Resource
 from controlplane.discovery.subscription import Subscription
 from controlplane.distribution.stream_sync import UNKNOWN, StreamSync
 from controlplane.model.layered import LayeredSet
-from controlplane.snapshot.references import clusters_named, eds_name, has_vhds, routes_named, secrets_named
+from controlplane.snapshot.references import (
+    clusters_named,
+    eds_name,
+    has_vhds,
+    routes_named,
+    secrets_named,
+    secrets_shown,
+)
 from controlplane.snapshot.view import View
 from mesh.xds.type_url import (
     CLUSTER,
@@ -122,6 +130,7 @@ def _leads_to(resource: Resource, *, by_name: bool) -> Iterator[Named]:
         yield from ((SECRET, name) for name in sorted(secrets_named(resource)))
     elif resource.type_url == LISTENER:
         yield from ((ROUTE_CONFIGURATION, name) for name in sorted(routes_named(resource)))
+        yield from ((SECRET, name) for name in sorted(secrets_shown(resource)))
     elif has_vhds(resource):
         yield VIRTUAL_HOST, ""
 

@@ -1,4 +1,5 @@
-"""The Reports service: what each node's agent says about its instances, their health, and the hosts that it ejects.
+"""The Reports service: what each node's agent says about its instances, their health, the hosts that it ejects and its
+circuit breakers.
 
 Owns:   one report stream: hello first, the checks against certificate and grant, acknowledgement.
 Not:    parsing (report_values.py), keys and leases (presence.py), questions to the agent (agent_desk).
@@ -24,7 +25,8 @@ from controlplane.discovery.admission import Gate
 from controlplane.discovery.agent_desk import AgentDesk, Line
 from controlplane.discovery.permission import permitted
 from controlplane.discovery.presence import LEASE_S, ExistingKeys, Presence
-from controlplane.discovery.report_values import ejections_of, instances_of, node_of
+from controlplane.discovery.report_values import breakers_of, ejections_of, instances_of, node_of
+from controlplane.distribution.breakers import BreakerRow, BreakerTable
 from controlplane.distribution.events import EventLog
 from controlplane.registry.instances import Ejection, Node
 from controlplane.store.keys import ejection_key
@@ -37,6 +39,13 @@ from mesh.logs import bind, get_logger
 _log = get_logger(__name__)
 
 SILENCE_S = float(LEASE_S)  # agents send a heartbeat every 5 s
+_BREAKER_EVENTS = {
+    "CLOSED": "CircuitBreakerClosed",
+    "OPEN": "CircuitBreakerOpened",
+    "HALF_OPEN": "CircuitBreakerProbing",
+    "FORCED_OPEN": "CircuitBreakerForcedOpen",
+    "DISABLED": "CircuitBreakerDisabled",
+}
 _Context = grpc.aio.ServicerContext[report_pb2.AgentReport, report_pb2.ReportReply]
 _STATUS = {
     ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -60,8 +69,10 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
         events: EventLog,
         clock: Clock,
         desk: AgentDesk | None = None,
+        breakers: BreakerTable | None = None,
     ) -> None:
         self.desk = desk or AgentDesk()
+        self.breakers = breakers if breakers is not None else BreakerTable()
         self._store = store
         self._trust_domain = trust_domain
         self._existing = existing
@@ -92,7 +103,8 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
                     problems = await reporter.take(report)
                     await replies.write(report_pb2.ReportReply(acknowledged=report.sequence, problems=problems))
             finally:
-                self.desk.disconnect(name, line)
+                if self.desk.disconnect(name, line):
+                    self.breakers.forget(name)
         except MeshError as error:
             if error.code is ErrorCode.CONFLICT:
                 self._events.add(self._clock.wall(), "NodeNameTaken", f"node {name}", error.message)
@@ -120,6 +132,15 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
         for item in ended:
             self._events.add(
                 self._clock.wall(), "HostReturned", f"endpoint {item.endpoint}", f"at node {node} to {item.cluster}"
+            )
+
+    def note_breakers(self, node: str, changed: Iterable[BreakerRow]) -> None:
+        """Tell people of circuit breakers that have another state."""
+        for row in changed:
+            whose = f" for {row.caller}" if row.caller else ""
+            kind = _BREAKER_EVENTS[row.state]
+            self._events.add(
+                self._clock.wall(), kind, f"CircuitBreaker {row.breaker}", f"on node {node}{whose}: {row.why}"
             )
 
 
@@ -153,12 +174,14 @@ class _Reporter:
                 problems = await self._take_instances(report.instances)
             case "ejections":
                 problems = await self._take_ejections(report.ejections)
+            case "breakers":
+                problems = self._take_breakers(report.breakers)
             case "heartbeat":
                 problems = []
             case "client_status":
                 problems = self._service.desk.answered(self._line, report.client_status)
             case _:
-                problems = ["found neither instances nor ejections nor a heartbeat"]
+                problems = ["found neither instances, ejections nor circuit breakers, nor a heartbeat"]
         await self._presence.keep_alive()
         return problems
 
@@ -184,6 +207,11 @@ class _Reporter:
             [item for key, item in now.items() if key not in before and key not in known],
             [item for key, item in before.items() if key not in now and item.enforced],
         )
+        return problems
+
+    def _take_breakers(self, reported: report_pb2.BreakerSet) -> list[str]:
+        found, problems = breakers_of(reported.breakers, self._node.name)
+        self._service.note_breakers(self._node.name, self._service.breakers.report(self._node.name, found))
         return problems
 
 

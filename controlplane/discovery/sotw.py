@@ -169,6 +169,10 @@ class SotwSession(Session):
             self.refused += self.sync.nack(type_url, nonce, request.error_detail.message, named)
         else:
             self.sync.ack(type_url, nonce, request.version_info)
+        if type_url not in FULL_STATE_TYPES:
+            # It keeps nothing of what it does not want any more, also where its names are too old to be a subscription.
+            for name in sent.resources.keys() - set(request.resource_names):
+                self.sync.of(type_url).settle(name, None)
 
     def _subscribe(self, type_url: str, subscription: Subscription, resource_names: Iterable[str]) -> None:
         asked = set(resource_names)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from controlplane.distribution.replicas import ReplicaRecord, decode_replica
 from controlplane.model.mesh_state import Changes, EjectionKey, InstanceKey
+from controlplane.policy.jwks import public_part
 from controlplane.policy.kinds import KINDS
 from controlplane.policy.objects import PolicyObject, decode
 from controlplane.registry.codec import decode_ejection, decode_instance, decode_node
 from controlplane.registry.instances import Ejection, Instance, Node
-from controlplane.store.keys import CA_ROOTS, EJECTIONS, INSTANCES, NODES, OBJECTS, REPLICAS, ObjectKey
+from controlplane.store.keys import CA_ROOTS, EJECTIONS, INSTANCES, JWKS, NODES, OBJECTS, REPLICAS, ObjectKey
 from controlplane.store.protocol import Entry
 from mesh.errors import MeshError
 from mesh.vocabulary import ObjectRef
@@ -31,10 +32,14 @@ class Gathered:
     nodes: dict[str, Node | None] = field(default_factory=dict)
     ejections: dict[EjectionKey, Ejection | None] = field(default_factory=dict)
     roots: dict[str, str | None] = field(default_factory=dict)
+    jwks: dict[str, tuple[str, str] | None] = field(default_factory=dict)  # by key: (URL, keys)
+    jwks_gone: set[str] = field(default_factory=set)  # URLs whose keys stood there before
 
     def __bool__(self) -> bool:
         """Whether there is anything that proxies' configuration may depend on."""
-        return bool(self.objects or self.instances or self.nodes or self.ejections or self.roots)
+        return bool(
+            self.objects or self.instances or self.nodes or self.ejections or self.roots or self.jwks or self.jwks_gone
+        )
 
     def as_changes(self, revision: int) -> Changes:
         """As MeshState takes them."""
@@ -50,6 +55,8 @@ class Gathered:
             deleted_ejections=tuple(key for key, item in self.ejections.items() if item is None),
             roots=tuple((key, item) for key, item in self.roots.items() if item is not None),
             deleted_roots=tuple(key for key, item in self.roots.items() if item is None),
+            jwks=tuple(item for item in self.jwks.values() if item is not None),
+            deleted_jwks=tuple(self.jwks_gone - {item[0] for item in self.jwks.values() if item is not None}),
         )
 
 
@@ -62,12 +69,14 @@ class ChangeReader:
         self.revisions: dict[ObjectRef, int] = {}  # which revision wrote each object last
         # Of every value that was read: after a gap the whole prefix comes again, most of it as it was.
         self._seen: dict[str, int] = {}
+        self._jwks_urls: dict[str, str] = {}  # by key
         self._readers: tuple[tuple[str, Callable[[str, bytes | None, Gathered], None]], ...] = (
             (OBJECTS, _read_object),
             (INSTANCES, _read_instance),
             (NODES, _read_node),
             (EJECTIONS, _read_ejection),
             (CA_ROOTS, _read_root),
+            (JWKS, self._read_jwks),
             (REPLICAS, self._read_replica),
         )
 
@@ -130,6 +139,24 @@ class ChangeReader:
         self.replicas.pop(name, None)
         if value is not None:
             self.replicas[name] = decode_replica(name, value)
+
+    def _read_jwks(self, key: str, value: bytes | None, gathered: Gathered) -> None:
+        found = _jwks(value) if value is not None else None
+        before = self._jwks_urls.pop(key, None)
+        if before is not None:
+            gathered.jwks_gone.add(before)
+        gathered.jwks[key] = found
+        if found is not None:
+            self._jwks_urls[key] = found[0]
+
+
+def _jwks(value: bytes) -> tuple[str, str]:
+    """(URL, keys); what of them cannot be used is left out."""
+    stored = json.loads(value)
+    url = stored.get("url") if isinstance(stored, dict) else None
+    if not isinstance(url, str) or not url:
+        raise ValueError("found no url, expected the keys of a token issuer")
+    return url, public_part(json.dumps({"keys": stored.get("keys")}))
 
 
 def _read_object(key: str, value: bytes | None, gathered: Gathered) -> None:

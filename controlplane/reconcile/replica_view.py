@@ -1,6 +1,6 @@
 """What this replica can say about the mesh: the one object that the API reads (its MeshView).
 
-Owns:   joining cache, ledger, traffic, events and readiness; previews of changes that are not stored yet.
+Owns:   joining cache, ledger, traffic, breakers, events and readiness; previews of changes that are not stored yet.
 Not:    any state of its own.
 """
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from controlplane.compiler.types import Condition
+from controlplane.distribution.breakers import BreakerRow, BreakerTable
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.replicas import ReplicaRecord
@@ -31,12 +32,14 @@ class ReplicaView:
         traffic: TrafficTable,
         events: EventLog,
         readiness: Callable[[], Mapping[str, str]],
+        breakers: BreakerTable | None = None,
     ) -> None:
         self._reconciler = reconciler
         self._ledger = ledger
         self._traffic = traffic
         self._events = events
         self._readiness = readiness
+        self._breakers = breakers if breakers is not None else BreakerTable()
 
     def mesh(self) -> MeshState:
         return self._reconciler.mesh
@@ -49,6 +52,9 @@ class ReplicaView:
 
     def traffic(self) -> tuple[Traffic, ...]:
         return self._traffic.snapshot(time.monotonic())
+
+    def breakers(self) -> tuple[BreakerRow, ...]:
+        return self._breakers.rows()
 
     def events(self) -> Sequence[Mapping[str, str]]:
         return [event.as_json() for event in self._events.events()]

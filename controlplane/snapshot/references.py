@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
-from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane.compiler.types import Resource
@@ -85,6 +85,14 @@ def secrets_named(cluster: Resource) -> frozenset[str]:
 
 
 @lru_cache(maxsize=_REMEMBERED)
+def secrets_shown(listener: Resource) -> frozenset[str]:
+    """The secrets of this stream that the listener waits for."""
+    message = Listener.FromString(listener.body)
+    chains = (*message.filter_chains, message.default_filter_chain)
+    return frozenset(name for chain in chains for name in _of_socket(chain.transport_socket.typed_config))
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def routes_named(listener: Resource) -> frozenset[str]:
     """The RouteConfigurations of this stream that the listener asks for."""
     managers = (HttpConnectionManager.FromString(config.value) for config in _managers(listener))
@@ -102,9 +110,12 @@ def _managers(listener: Resource) -> Iterator[AnyMessage]:
 
 
 def _of_socket(config: AnyMessage) -> Iterator[str]:
-    if not config.Is(UpstreamTlsContext.DESCRIPTOR):
+    if config.Is(UpstreamTlsContext.DESCRIPTOR):
+        common = UpstreamTlsContext.FromString(config.value).common_tls_context
+    elif config.Is(DownstreamTlsContext.DESCRIPTOR):
+        common = DownstreamTlsContext.FromString(config.value).common_tls_context
+    else:
         return
-    common = UpstreamTlsContext.FromString(config.value).common_tls_context
     combined = common.combined_validation_context.validation_context_sds_secret_config
     for one in (*common.tls_certificate_sds_secret_configs, common.validation_context_sds_secret_config, combined):
         if one.name and one.sds_config.HasField("ads"):

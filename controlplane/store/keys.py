@@ -9,6 +9,8 @@ NODES = ROOT + "node/"
 INSTANCES = ROOT + "inst/"
 EJECTIONS = ROOT + "eject/"
 CLAIMS = ROOT + "claim/"
+# Fetched keys of token issuers, by the SHA-256 of their URL.
+JWKS = ROOT + "jwks/"
 TOKENS = ROOT + "token/"
 CA = ROOT + "ca/"
 CA_ROOTS = CA + "root/"
@@ -28,6 +30,8 @@ ROLLOUT_LEADER = ROOT + "rollout-leader"
 _HISTORY_ROOT = "/gossamer/history/v1/"
 HISTORY = _HISTORY_ROOT + "change/"
 HISTORY_HORIZON = _HISTORY_ROOT + "horizon"
+# Neither: what replicas have reserved of rate limits changes with the traffic.
+_LIMITS = "/gossamer/limits/v1/"
 
 # Kubernetes' core group is empty; a key part never is.
 _CORE = "core"
@@ -123,6 +127,11 @@ def apply_key(ulid: str) -> str:
 def history_key(ulid: str) -> str:
     """What the objects of an apply were before it; beside the record, under the same ULID."""
     return HISTORY + ulid
+
+
+def limit_key(window_s: int, index: int, digest: str) -> str:
+    """How much of a window of a rate limit is reserved, on the window's lease."""
+    return f"{_LIMITS}{window_s}/{index}/{digest}"
 
 
 def replica_key(replica: str) -> str:

@@ -13,8 +13,8 @@ from controlplane.cli.bootstrap.gateway import GatewayNode
 from controlplane.cli.bootstrap.workloads import Workload
 from controlplane.settings import split_address
 from mesh.vocabulary import Locality
+from mesh.xds.names import CONTROL_PLANE_CLUSTER as XDS_CLUSTER
 
-XDS_CLUSTER = "gossamer_xds"
 NODE_SECRET, WORKLOAD_SECRET, ROOTS_SECRET = "node", "default", "ROOTCA"
 NODE_FILE, WORKLOAD_FILE, ROOTS_FILE = "node.yaml", "identity.yaml", "roots.yaml"
 # Envoy's own limit for regular expressions, 100, is below what routes commonly need (decision 37).

@@ -1,7 +1,8 @@
 """The commands of meshctl: their names, what they are for, and where they are.
 
-A command's module offers `add_arguments(parser)` and `run(arguments) -> exit code`. It is imported only when it runs
-(or when completion scripts are written), so a module may import what it needs at its top.
+A command's module offers `add_arguments(parser)` and `run(arguments) -> exit code`, and `INTERMIXED = True` where words
+may stand between flags. It is imported only when it runs (or when completion scripts are written), so a module may
+import what it needs at its top.
 """
 
 from dataclasses import dataclass
@@ -31,11 +32,14 @@ COMMANDS: dict[str, Command] = dict(
         _command("diff", "show what apply would change"),
         _command("history", "who changed what, and each change as a diff"),
         _command("rollout", "staged rollouts: status, list, promote, abort"),
+        _command("traffic", "how a service's requests are split between its subsets, and splitting them"),
+        _command("switch", "all requests of a service to one subset: blue-green"),
         _command("analyze", "what is wrong with objects together, in files or in the mesh"),
         _command("rollback", "make every object what it was as of a revision"),
         _command("status", "the state of the mesh on one screen"),
         _command("proxies", "connected proxies and which of them have what"),
         _command("endpoints", "endpoints of services: health, ejections, why and until when"),
+        _command("breakers", "circuit breakers on every node: state, since when and why"),
         _command("services", "services and how many of their endpoints are healthy"),
         _command("nodes", "nodes that have joined"),
         _command("events", "what happened lately"),

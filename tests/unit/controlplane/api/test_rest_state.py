@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from controlplane.api.openapi import whole_document
 from controlplane.api.state_catalog import VIEWS
 from controlplane.ca.grants import NodeGrant
 from controlplane.compiler.types import Source
+from controlplane.distribution.breakers import BreakerRow
 from controlplane.distribution.stream_sync import Held, Sent, Span
 from controlplane.distribution.traffic import LoadRow
 from controlplane.registry.instances import Ejection, Node
@@ -213,6 +215,32 @@ async def test_traffic_of_the_last_minute(rest: Api) -> None:
     assert (found["success_ratio"], found["in_progress"]) == (0.9, 2)
 
 
+BREAKER = BreakerRow(
+    node="node-1", breaker="default/web", caller="", state="OPEN", since_ms=1_790_000_000_500, why="9 of 9", opened=1
+)
+
+
+async def test_circuit_breakers_of_all_nodes(rest: Api) -> None:
+    states = (("n2", "default/web", "OPEN"), ("n1", "default/web", "CLOSED"), ("n1", "shop/cart", "OPEN"))
+    rows = [
+        replace(BREAKER, node=node, breaker=name, state=state)
+        for node, name, state in states
+    ]  # fmt: skip
+    for node in ("n1", "n2"):
+        rest.plane.breakers.report(node, [row for row in rows if row.node == node])
+    found = (await rest.get("/mesh/v1/circuit_breakers"))["items"]
+    assert [(item["namespace"], item["name"], item["node"]) for item in found] == [
+        ("default", "web", "n1"), ("default", "web", "n2"), ("shop", "cart", "n1"),
+    ]  # fmt: skip
+    assert found[1] == {
+        "name": "web", "namespace": "default", "node": "n2", "caller": "", "state": "OPEN",
+        "since": "2026-09-21T14:13:20.500Z", "why": "9 of 9", "opened": 1,
+    }  # fmt: skip
+    for query, nodes in (("breaker=web", ["n1", "n2"]), ("breaker=shop/cart", ["n1"]), ("breaker=web&node=n2", ["n2"])):
+        items = (await rest.get(f"/mesh/v1/circuit_breakers?{query}"))["items"]
+        assert [item["node"] for item in items] == nodes
+
+
 async def test_events_history_certificates(rest: Api) -> None:
     await populate(rest)
     rest.plane.events.add(1_790_000_000.5, "ProxyConnected", "node node-1", "hello")
@@ -361,6 +389,7 @@ async def test_every_answer_is_as_documented(rest: Api) -> None:
     await populate(rest)
     rest.plane.connect("node-1")
     rest.plane.events.add(1.0, "A", "s", "m")
+    rest.plane.breakers.report("node-1", [BREAKER])
     await rest.plane.write(Put(replica_key("cp-1"), b'{"rest":"127.0.0.1:1"}'))
     token = await rest.call("POST", "/mesh/v1/tokens", {"node": "n"}, status=201)
     assert token["token"]

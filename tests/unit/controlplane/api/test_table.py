@@ -50,6 +50,19 @@ def test_an_age_that_is_not_known() -> None:
         ),
         ("PeerAuthentication", {}, ["PERMISSIVE", "<none>"]),
         (
+            "RateLimit",
+            {
+                "scope": "GLOBAL",
+                "shadow": True,
+                "limits": [
+                    {"name": "a", "rates": [{"requests": 5, "per": "SECOND"}, {"requests": 9, "per": "DAY"}]},
+                    {"name": "b", "rates": [{"requests": 1, "per": "HOUR"}]},
+                ],
+            },
+            ["GLOBAL (shadow)", "a 5/SECOND 9/DAY,b 1/HOUR", "<none>"],
+        ),
+        ("RateLimit", {"limits": [{}]}, ["LOCAL", "<unreadable>", "<none>"]),
+        (
             "Service",
             {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]},
             ["ClusterIP", "80/TCP,53/UDP", "<none>"],

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controlplane.cli.commands import config_dump, endpoints, events, nodes, proxies, services, status, token
+from controlplane.cli.commands import breakers, config_dump, endpoints, events, nodes, proxies, services, status, token
 from controlplane.cli.output.terminal import Terminal
 
 PLAIN = Terminal(colour=False)
@@ -43,6 +43,20 @@ def test_proxies() -> None:
         "pending   node-2 RDS outbound.default/a waits for CDS outbound|80||a\n"
     )
     assert proxies.render([], PLAIN) == "no proxy is connected\n"
+
+
+def test_breakers() -> None:
+    row = {
+        "name": "web", "namespace": "default", "node": "node-1", "caller": "", "state": "OPEN", "since": stamp(-300),
+        "why": "9 of 9 requests failed, 50 % open it", "opened": 2,
+    }  # fmt: skip
+    own = {**row, "node": "node-2", "caller": "spiffe://cluster.local/ns/shop/sa/cart", "state": "CLOSED", "why": ""}
+    assert breakers.render([row, own], PLAIN) == (
+        "NAME          NODE     CALLER      STATE    FOR   OPENED   WHY\n"
+        "default/web   node-1   -           OPEN     4m    2        9 of 9 requests failed, 50 % open it\n"
+        "default/web   node-2   shop/cart   CLOSED   4m    2        -\n"
+    )
+    assert breakers.render([], PLAIN) == "no node has such a circuit breaker in its routes\n"
 
 
 def endpoint(address: str = "10.0.0.2:20000", **fields: object) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The Reports service over real mTLS on loopback: what agents say, and what they may not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,27 @@ async def test_ejections_are_told_once_with_their_reason(mesh: Mesh) -> None:
     assert "max_ejection_percent" in mesh.events.events()[1].message
 
 
+async def test_circuit_breakers_are_shown_while_their_node_reports(mesh: Mesh) -> None:
+    stream = await mesh.greeted()
+    told = report_pb2.Breaker(name="default/web", state="OPEN", why="9 of 9 requests failed", opened=1)
+    bad = report_pb2.Breaker(name="default/web", state="MELTED")
+    assert await stream.tell(breakers=report_pb2.BreakerSet(breakers=[told, bad])) == [
+        "circuit breaker default/web MELTED: not a policy and its state"
+    ]
+    (row,) = mesh.service.breakers.rows()
+    assert (row.node, row.breaker, row.state, row.why) == ("node-1", "default/web", "OPEN", "9 of 9 requests failed")
+    told.state = "CLOSED"
+    assert await stream.tell(breakers=report_pb2.BreakerSet(breakers=[told])) == []
+    assert [(event.type, event.subject) for event in mesh.events.events()] == [
+        ("CircuitBreakerOpened", "CircuitBreaker default/web"),
+        ("CircuitBreakerClosed", "CircuitBreaker default/web"),
+    ]
+    stream.cancel()
+    async with asyncio.timeout(10):
+        while mesh.service.breakers.rows():  # noqa: ASYNC110 - the server notices by itself
+            await asyncio.sleep(0.01)
+
+
 async def test_a_reconnect_is_no_transition(mesh: Mesh) -> None:
     stream = await mesh.greeted()
     await stream.instances(instance("a"))
@@ -279,8 +301,10 @@ async def test_parts_that_are_garbage_do_not_cost_the_rest(mesh: Mesh) -> None:
     problems = await stream.ejections(ejection("10.0.0.2:1"), ejection("a b"), report_pb2.Ejection())
     assert len(await mesh.ejections()) == 1
     assert len(problems) == 2
-    assert await stream.tell() == ["found neither instances nor ejections nor a heartbeat"]
-    assert await stream.tell(hello=HELLO) == ["found neither instances nor ejections nor a heartbeat"]
+    assert await stream.tell() == ["found neither instances, ejections nor circuit breakers, nor a heartbeat"]
+    assert await stream.tell(hello=HELLO) == [
+        "found neither instances, ejections nor circuit breakers, nor a heartbeat"
+    ]
     assert set(await mesh.instances()) == {"good"}
 
 
