@@ -31,14 +31,18 @@ from agent.admin.totals import Totals
 from agent.identity import channels, user_secrets
 from agent.identity.renewal import IdentityKeeper
 from agent.identity.vault import Vault
-from agent.ipc.messages import CLUSTER, EjectRequest, Identities, StatsDelta
+from agent.ipc.messages import CLUSTER, BreakerNews, EjectRequest, Identities, LimitAnswers, LimitQuestions, StatsDelta
+from agent.model.cells import REQUESTS
 from agent.model.cluster import Cluster
-from agent.model.reports import EjectedHost, LocalInstance
+from agent.model.reports import EjectedHost, LocalInstance, ShownBreaker
 from agent.model.tls import KeyPair
 from agent.report.client import ReportClient
 from agent.report.load import LoadReporter, LoadSums, Place
+from agent.report.rate_limits import RateLimitClient
 from agent.settings import GatewaySettings, Settings
+from agent.supervisor import bulkheads
 from agent.supervisor.bind_gate import BindGate
+from agent.supervisor.breakers import Breakers
 from agent.supervisor.build import BUILD
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
@@ -179,6 +183,7 @@ class Agent:
         settings, state_dir = self._settings, self._settings.state_dir
         self._totals = Totals()
         self._loads = LoadSums()
+        self._limits = RateLimitClient(self._connect, clock=self._clock.monotonic)
         self._workloads = Workloads(state_dir, self._port_plan(), clock=self._clock, on_change=self._workloads_changed)
         self._reports = ReportClient(hello(settings), self, self._connect, clock=self._clock)
         known = known_good.load(state_dir, self._owner, self._decode)
@@ -225,6 +230,14 @@ class Agent:
             clock=self._clock,
             rng=random.random,
         )
+        self._breakers = Breakers(
+            tell=self._pool.set_breaker,
+            forget=self._pool.drop_breaker,
+            changed=self._reports.changed,
+            count=self._totals.count,
+            gauge=self._totals.replace_gauge,
+            clock=self._clock,
+        )
         self._hash_tables = HashTableBook(self._pool.set_hash_tables, self._pool.drop_hash_tables)
         self._flow = ConfigFlow(
             self._session,
@@ -243,6 +256,7 @@ class Agent:
                 settings=settings, node=self._node, clock=self._clock, totals=self._totals, session=self._session,
                 client=self._client,
                 flow=self._flow, pool=self._pool, gate=self._gate, cells=self._cells, ejections=self._ejections,
+                breakers=self._breakers,
                 workloads=self._workloads, vault=self._vault, keeper=self._keeper, reports=self._reports,
             ),
             on_drain=self._drain,
@@ -324,6 +338,7 @@ class Agent:
             self._pool.tick()
             self._flow.tick()
             self._ejections.tick()
+            self._breakers.tick()
             self._take_over()
             if self._gate.is_outdated(self._session, self._clock.monotonic()):
                 self._client.reconnect()
@@ -343,6 +358,8 @@ class Agent:
         totals.set_gauge("server.live", int(self._facts.ready()[0]))
         totals.set_gauge("server.concurrency", len(self._pool.links))
         totals.set_gauge("control_plane.connected_state", int(self._client.health.connected))
+        for series, count in bulkheads.shown(self._cells.blocks, lambda name: self._cells.total(name, 0, REQUESTS)):
+            totals.set_gauge(series, count)
         for name, value in self._flow.tables[CLUSTER].items():
             assert isinstance(value, Cluster)
             prefix = f"cluster.{name.replace(':', '_')}."
@@ -386,6 +403,7 @@ class Agent:
         return True
 
     def _push_identities(self) -> None:
+        self._limits.renew()
         pairs = tuple(item.key_pair for item in self._vault.identities.values())
         self._pool.set_identities(Identities((*pairs, *self._user_pairs), self._vault.trust_pem, self._user_roots))
 
@@ -393,6 +411,7 @@ class Agent:
         clusters = {name: value for name, value in tables[CLUSTER].items() if isinstance(value, Cluster)}
         self._ejections.follow(clusters, self._flow.assignment)
         self._hash_tables.follow(clusters, self._flow.assignment)
+        self._breakers.follow(tables)
 
     def _tell_host_state(self, cluster: str, host: str, ejected: bool) -> None:
         self._pool.set_host_state(cluster, host, ejected=ejected)
@@ -456,6 +475,9 @@ class Agent:
     def ejections(self) -> tuple[EjectedHost, ...]:
         return self._ejections.ejections()
 
+    def breakers(self) -> tuple[ShownBreaker, ...]:
+        return self._breakers.shown()
+
     def client_status(self, *, contents: bool) -> bytes:
         return client_config(self._session, self._node, contents=contents).SerializeToString()
 
@@ -463,6 +485,12 @@ class Agent:
 
     def eject_request(self, request: EjectRequest) -> None:
         self._ejections.request(request)
+
+    def breaker_news(self, news: BreakerNews) -> None:
+        self._breakers.news(news)
+
+    def limit_questions(self, questions: LimitQuestions, reply: Callable[[LimitAnswers], None]) -> None:
+        self._limits.ask(questions, reply)
 
     def stats(self, pid: int, delta: StatsDelta) -> None:
         self._totals.add(pid, delta)
@@ -472,6 +500,7 @@ class Agent:
     def worker_gone(self, pid: int) -> None:
         self._totals.forget_worker(pid)
         self._loads.forget_worker(pid)
+        self._breakers.worker_gone()
         if not self._pool.links:
             self._workers_ended.set()
 

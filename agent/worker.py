@@ -4,11 +4,13 @@
 
 Descriptor N is the worker's end of `agent.ipc.channel.pair()` (passed by `pass_fds`). The supervisor then sends:
   Welcome (first; its one descriptor is the shared memory of agent.ipc.shared), Identities, HostState, HashTables (one
-  descriptor, the tables' memory), Cells, Put and Remove in any order, AddListener (one listening SO_REUSEPORT
+  descriptor, the tables' memory), TokenMemory (one descriptor), BreakerState (one descriptor with HALF_OPEN, its
+  permits), BreakerGone, Cells, LimitAnswers, Put and Remove in any order, AddListener (one listening SO_REUSEPORT
   descriptor each; may come before or after the listener's Put, takes effect at the Commit that knows the listener),
   Commit.
 The worker answers Ready (at once after Welcome), Committed per Commit (`problems` name what could not be used),
-Pong per Ping, StatsDelta once a second, EjectRequest, and Drained before it exits after Drain.
+Pong per Ping, StatsDelta once a second, EjectRequest, BreakerNews, LimitQuestions, and Drained before it exits after
+Drain.
 --takeover-fd is a listening AF_UNIX socket: agent.ipc.takeover.TakeoverPoint on it answers the next supervisor, whose
 channel then replaces the dead one (its Drain is obeyed, its Ping answered; its end does not stop the orphan's clock).
 Access logs for /dev/stdout and /dev/stderr go to --access-log; SIGUSR1 reopens the files. SIGTERM = Drain(5).
@@ -30,9 +32,13 @@ from typing import Any
 
 import uvloop
 
+from agent.filters.token_buckets import TokenCells
+from agent.ipc import token_memory
 from agent.ipc.channel import Channel, ChannelFull
 from agent.ipc.messages import (
     AddListener,
+    BreakerGone,
+    BreakerState,
     Cells,
     Commit,
     Committed,
@@ -42,11 +48,13 @@ from agent.ipc.messages import (
     HashTables,
     HostState,
     Identities,
+    LimitAnswers,
     Ping,
     Pong,
     Put,
     Ready,
     Remove,
+    TokenMemory,
     ToSupervisor,
     Welcome,
 )
@@ -155,12 +163,20 @@ class Worker:
                 serving.commit(version)
             case AddListener(name=name):
                 serving.tables.add_socket(name, _one(message, descriptors))
+            case TokenMemory(slot=slot, slots=slots):
+                serving.runtime.tokens = TokenCells(token_memory.attach(_one(message, descriptors), slots), slots, slot)
+            case LimitAnswers():
+                serving.runtime.limits.hear(message)
             case Cells(cluster=cluster, index=index):
                 serving.set_cells(cluster, index)
             case HostState(cluster=cluster, host=host, ejected=ejected):
                 serving.set_ejected(cluster, host, ejected)
             case HashTables(cluster=cluster, tables=tables):
                 serving.use_hash_tables(cluster, tables, _one(message, descriptors) if tables else -1)
+            case BreakerState():
+                serving.runtime.breakers.set_state(message, descriptors.pop() if descriptors else -1)
+            case BreakerGone(breaker=breaker):
+                serving.runtime.breakers.forget(breaker)
             case Identities(key_pairs=pairs, trust_pem=trust_pem, roots=roots):
                 serving.runtime.tls.replace(pairs, trust_pem, roots)
             case _:
@@ -178,6 +194,7 @@ class Worker:
             log_path=self._log_path,
             eject=self._request_ejection,
             committed=self._committed,
+            news=self._send,
         )
 
     def _committed(self, versions: Sequence[int], problems: tuple[str, ...], built: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.ipc.messages import StatsDelta
-from agent.stats import istio
+from agent.stats import gossamer, istio
 from agent.stats.histograms import BUCKETS_MS
 
 MAX_NAMES = 200_000
@@ -72,6 +72,13 @@ class Totals:
         """The supervisor's own gauge."""
         self._own_gauges[name] = value
 
+    def replace_gauge(self, name: str, value: int | None) -> None:
+        """The same; None = it has none any more."""
+        if value is None:
+            self.drop_gauge(name)
+        else:
+            self.set_gauge(name, value)
+
     def drop_gauge(self, name: str) -> None:
         self._own_gauges.pop(name, None)
 
@@ -116,9 +123,11 @@ class Totals:
 
 
 def _extract(name: str) -> tuple[str, Tags]:
-    """(metric name, tags) as Envoy's tag extraction gives them; Istio's metrics bring theirs."""
+    """(metric name, tags) as Envoy's tag extraction gives them; Istio's metrics and our own bring theirs."""
     if name.startswith(istio.PREFIX):
         return istio.labels_of(name)
+    if name.startswith(gossamer.PREFIX):
+        return gossamer.labels_of(name)
     kind, subject, rest = _split(name)
     tags: list[tuple[str, str]] = []
     if subject:
@@ -152,9 +161,9 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def _shown(name: str) -> str:
-    if not name.startswith(istio.PREFIX):
+    if not name.startswith((istio.PREFIX, gossamer.PREFIX)):
         return name
-    metric, tags = istio.labels_of(name)
+    metric, tags = _extract(name)
     return f"{metric}{_labels(tags)}"
 
 

@@ -18,6 +18,7 @@ A per-try timeout counts also for a request that is not tried again.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from agent.codec.head import RequestHead, ResponseHead
 from agent.model import resets
@@ -25,7 +26,7 @@ from agent.model.matchers import HeaderMatcher, MatchKind, StringMatcher
 from agent.model.route import RetryPolicy
 from agent.router.matchers import CompiledHeader
 
-_ANY_RESET = frozenset(
+_ANY_RESET: Final = frozenset(
     {
         resets.CONNECTION_TERMINATION,
         resets.PROTOCOL_ERROR,
@@ -36,12 +37,12 @@ _ANY_RESET = frozenset(
         *resets.NEVER_CONNECTED,
     }
 )
-_STATUSES = {
+_STATUSES: Final = {
     "5xx": frozenset(range(500, 600)),
     "gateway-error": frozenset({502, 503, 504}),
     "retriable-4xx": frozenset({409}),
 }
-_RESETS = {
+_RESETS: Final = {
     "5xx": _ANY_RESET,
     "gateway-error": _ANY_RESET,
     "reset": _ANY_RESET,
@@ -49,31 +50,31 @@ _RESETS = {
     "reset-before-request": resets.NEVER_CONNECTED,
     "refused-stream": frozenset({resets.REFUSED_STREAM}),
 }
-_GRPC = {
+_GRPC: Final = {
     "cancelled": b"1",
     "deadline-exceeded": b"4",
     "resource-exhausted": b"8",
     "internal": b"13",
     "unavailable": b"14",
 }
-_RETRY_ON = b"x-envoy-retry-on"
-_RETRY_GRPC_ON = b"x-envoy-retry-grpc-on"
-_MAX_RETRIES = b"x-envoy-max-retries"
-_STATUS_CODES = b"x-envoy-retriable-status-codes"
-_HEADER_NAMES = b"x-envoy-retriable-header-names"
-_PER_TRY_TIMEOUT_MS = b"x-envoy-upstream-rq-per-try-timeout-ms"
-_HEDGE = b"x-envoy-hedge-on-per-try-timeout"
-_HEDGING = {b"true": True, b"false": False}
-_ASKING = frozenset(
+_RETRY_ON: Final = b"x-envoy-retry-on"
+_RETRY_GRPC_ON: Final = b"x-envoy-retry-grpc-on"
+_MAX_RETRIES: Final = b"x-envoy-max-retries"
+_STATUS_CODES: Final = b"x-envoy-retriable-status-codes"
+_HEADER_NAMES: Final = b"x-envoy-retriable-header-names"
+_PER_TRY_TIMEOUT_MS: Final = b"x-envoy-upstream-rq-per-try-timeout-ms"
+_HEDGE: Final = b"x-envoy-hedge-on-per-try-timeout"
+_HEDGING: Final = {b"true": True, b"false": False}
+_ASKING: Final = frozenset(
     {_RETRY_ON, _RETRY_GRPC_ON, _MAX_RETRIES, _STATUS_CODES, _HEADER_NAMES, _PER_TRY_TIMEOUT_MS, _HEDGE}
 )
-_RATE_LIMITED = b"x-envoy-ratelimited"
-_EARLY_DATA = b"early-data"
-_TOO_EARLY = 425  # RFC 8470 5.2
-_MAX_DIGITS = 19
-AT_ONCE = -1.0
-_NO_POLICY = RetryPolicy(retry_on=frozenset())
-MAX_POLICIES = 10_000
+_RATE_LIMITED: Final = b"x-envoy-ratelimited"
+_EARLY_DATA: Final = b"early-data"
+_TOO_EARLY: Final = 425  # RFC 8470 5.2
+_MAX_DIGITS: Final = 19
+AT_ONCE: Final = -1.0
+_NO_POLICY: Final = RetryPolicy(retry_on=frozenset())
+MAX_POLICIES: Final = 10_000
 
 
 class RetryRules:

@@ -6,8 +6,9 @@ through the methods, never one alone. Lines, not pairs, since most of them are s
 """
 
 from collections.abc import Collection
+from typing import Final
 
-_JOIN = {b"cookie": b"; "}
+_JOIN: Final = {b"cookie": b"; "}
 
 
 def name_of(line: bytes) -> bytes:
@@ -16,12 +17,17 @@ def name_of(line: bytes) -> bytes:
 
 
 class Headers:
-    """An ordered multimap of header fields. Per-request, so a plain class."""
+    """An ordered multimap of header fields. Per-request, so a plain class.
 
-    __slots__ = ("index", "lines")
+    `seen`: who has looked through these fields as they came and has found nothing; one set for all copies, None while
+    there are none. Only agent.codec.repeats makes it, for fields that come again and again.
+    """
+
+    __slots__ = ("index", "lines", "seen")
 
     def __init__(self, lines: list[bytes] | None = None, index: dict[bytes, bytes] | None = None) -> None:
         """Of these, which agree with each other; or empty."""
+        self.seen: set[object] | None = None
         self.lines: list[bytes] = lines if lines is not None else []
         self.index: dict[bytes, bytes] = index if index is not None else {}
 
@@ -74,9 +80,9 @@ class Headers:
 
 
 # How long a body is: a length in bytes, or one of these.
-NO_BODY = 0
-CHUNKED = -1
-UNTIL_EOF = -2  # responses only
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_EOF: Final = -2  # responses only
 
 
 class RequestHead:

@@ -13,19 +13,20 @@ Invariants: what is plain here is read in the same way by llhttp (tests/property
 
 import re
 from collections.abc import Callable
+from typing import Final
 
 from agent.codec.head import Headers, RequestHead, ResponseHead
 
-AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-CANONICAL_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
-MAX_LINE_BYTES = 2048
-MAX_HELD_BYTES = 256 * 1024
-_LINE_COST_BYTES = 64  # what a line is counted with beside its own bytes
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~](?:[ -~]*[!-~])?)?)")
-REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
-_BODILESS = frozenset({204, 205, 304})
-_END = b"\r\n\r\n"
+AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+CANONICAL_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+MAX_LINE_BYTES: Final = 2048
+MAX_HELD_BYTES: Final = 256 * 1024
+_LINE_COST_BYTES: Final = 64  # what a line is counted with beside its own bytes
+_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~](?:[ -~]*[!-~])?)?)")
+REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
+_BODILESS: Final = frozenset({204, 205, 304})
+_END: Final = b"\r\n\r\n"
 
 
 def _keeps_alive(value: bytes) -> bool:
@@ -45,7 +46,7 @@ def _is_authority(value: bytes) -> bool:
 
 
 # Fields that say how a message is read, by lower-case name, and with which values they are plain.
-_FRAMING: dict[bytes, Callable[[bytes], bool]] = {
+_FRAMING: Final[dict[bytes, Callable[[bytes], bool]]] = {
     b"connection": _keeps_alive,
     b"proxy-connection": _keeps_alive,
     b"content-length": _is_length,
@@ -97,8 +98,8 @@ class FieldLines:
 
 
 # One book per direction and process: what a line says depends on nothing but its bytes.
-_REQUEST_FIELDS = FieldLines({**_FRAMING, b"host": _is_authority, b"expect": _never})
-_RESPONSE_FIELDS = FieldLines(_FRAMING)
+_REQUEST_FIELDS: Final = FieldLines({**_FRAMING, b"host": _is_authority, b"expect": _never})
+_RESPONSE_FIELDS: Final = FieldLines(_FRAMING)
 
 
 def plain_request(data: bytes, max_bytes: int, max_fields: int) -> tuple[RequestHead, bytes] | None:

@@ -8,26 +8,30 @@ Invariants: what is kept changes only how fast a message is read, never what it 
         costs one copy of its bytes; of a connection's last head no more than MAX_KEPT_BYTES are kept.
 """
 
+from typing import Final
+
 from agent.codec.head import Headers, RequestHead, ResponseHead
 from agent.codec.plain import REQUEST_LINE, plain_request, plain_response
 
-MAX_KEPT_BYTES = 4096
+MAX_KEPT_BYTES: Final = 4096
 
 
 class _Kept:
     """The bytes of a head or of its fields; once they have come twice, the fields too."""
 
-    __slots__ = ("_headers", "block", "body_bytes")
+    __slots__ = ("_headers", "_seen", "block", "body_bytes")
 
     def __init__(self) -> None:
         self.block = b""
         self.body_bytes = 0
         self._headers: Headers | None = None
+        self._seen: set[object] = set()
 
     def keep(self, block: bytes, headers: Headers, body_bytes: int) -> None:
         """Keep this instead of what was kept before."""
         if block == self.block:
             self._headers = headers.copy()
+            self._seen = set()
             self.body_bytes = body_bytes
         else:
             self._headers = None
@@ -35,7 +39,11 @@ class _Kept:
 
     def fields(self) -> Headers | None:
         """The fields of `block`, for the caller to change; None when they are not kept yet."""
-        return self._headers.copy() if self._headers is not None else None
+        if self._headers is None:
+            return None
+        headers = self._headers.copy()
+        headers.seen = self._seen
+        return headers
 
 
 class PlainRequests:

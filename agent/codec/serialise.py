@@ -6,13 +6,14 @@ Source: RFC 9112. Field names keep the case in which they came.
 """
 
 from http import HTTPStatus
+from typing import Final
 
 from agent.codec.head import CHUNKED, RequestHead, ResponseHead
 
-LAST_CHUNK = b"0\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CHUNKED_FIELD = b"\r\ntransfer-encoding: chunked\r\n\r\n"
-REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
+LAST_CHUNK: Final = b"0\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CHUNKED_FIELD: Final = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+REASONS: Final[dict[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus}
 # As Envoy has them, whatever Python calls them.
 REASONS.update(
     {414: b"URI Too Long", 413: b"Payload Too Large", 416: b"Range Not Satisfiable", 422: b"Unprocessable Entity"}

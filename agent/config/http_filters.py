@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from envoy.config.route.v3.route_components_pb2 import FilterConfig as WrapperMessage
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import CorsPolicy as PolicyMessage
+from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthz as ExtAuthzMessage
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
+from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import JwtAuthentication as JwtMessage
+from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit as LocalLimitMessage
+from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit as GlobalLimitMessage
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC as RbacMessage
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -20,10 +25,20 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from agent.config import rules
+from agent.config.bulkhead import bulkheads
+from agent.config.circuit_breaker import circuit_breakers
 from agent.config.cors import cors_policy
+from agent.config.ext_authz import external_authorization
 from agent.config.fault import fault
 from agent.config.fields import M, Refused, beyond, item, only, type_of, unpacked, within
+from agent.config.jwt import jwt_authentication
+from agent.config.rate_limits import global_rate_limit, local_rate_limit
+from agent.config.rbac import http_rbac
+from agent.model.bulkhead import NO_BULKHEADS
+from agent.model.circuit_breaker import NO_BREAKERS
 from agent.model.http_filters import NO_CORS, FilterConfig, HttpFilter, RouteFilter
+from mesh.api.v1.bulkhead_pb2 import BulkheadFilter, BulkheadPerRoute
+from mesh.api.v1.circuit_breaker_pb2 import CircuitBreakerFilter, CircuitBreakerPerRoute
 
 _FILTER = frozenset({"name", "typed_config", "is_optional", "disabled"})
 _ROUTER_TYPE = Router.DESCRIPTOR.full_name
@@ -31,6 +46,15 @@ _CODEC_TYPE = UpstreamCodec.DESCRIPTOR.full_name
 _FAULT_TYPE = HTTPFault.DESCRIPTOR.full_name
 _CORS_TYPE = Cors.DESCRIPTOR.full_name
 _POLICY_TYPE = PolicyMessage.DESCRIPTOR.full_name
+_LOCAL_LIMIT_TYPE = LocalLimitMessage.DESCRIPTOR.full_name
+_GLOBAL_LIMIT_TYPE = GlobalLimitMessage.DESCRIPTOR.full_name
+_BREAKER_TYPE = CircuitBreakerFilter.DESCRIPTOR.full_name
+_BREAKERS_TYPE = CircuitBreakerPerRoute.DESCRIPTOR.full_name
+_BULKHEAD_TYPE = BulkheadFilter.DESCRIPTOR.full_name
+_BULKHEADS_TYPE = BulkheadPerRoute.DESCRIPTOR.full_name
+_RBAC_TYPE = RbacMessage.DESCRIPTOR.full_name
+_JWT_TYPE = JwtMessage.DESCRIPTOR.full_name
+_EXT_AUTHZ_TYPE = ExtAuthzMessage.DESCRIPTOR.full_name
 _WRAPPER_TYPE = WrapperMessage.DESCRIPTOR.full_name
 _ROUTER = frozenset({"dynamic_stats", "suppress_grpc_request_failure_code_stats", "upstream_http_filters"})
 
@@ -82,8 +106,22 @@ def _filter(message: Message, path: str, expected: str) -> HttpFilter | None:
     if kind == _CORS_TYPE:
         only(_checked(message.typed_config, Cors, own), own, frozenset())
         config = NO_CORS
+    elif kind == _BREAKER_TYPE:
+        config = NO_BREAKERS
+    elif kind == _BULKHEAD_TYPE:
+        config = NO_BULKHEADS
     elif kind == _FAULT_TYPE:
         config = fault(_checked(message.typed_config, HTTPFault, own), own)
+    elif kind == _LOCAL_LIMIT_TYPE:
+        config = local_rate_limit(_checked(message.typed_config, LocalLimitMessage, own), own)
+    elif kind == _GLOBAL_LIMIT_TYPE:
+        config = global_rate_limit(_checked(message.typed_config, GlobalLimitMessage, own), own)
+    elif kind == _RBAC_TYPE:
+        config = http_rbac(_checked(message.typed_config, RbacMessage, own), own)
+    elif kind == _JWT_TYPE:
+        config = jwt_authentication(_checked(message.typed_config, JwtMessage, own), own)
+    elif kind == _EXT_AUTHZ_TYPE:
+        config = external_authorization(_checked(message.typed_config, ExtAuthzMessage, own), own)
     elif message.is_optional or message.disabled:
         return None
     else:
@@ -111,6 +149,10 @@ def _route_filter(name: str, packed: AnyMessage, path: str) -> RouteFilter | Non
     kind = type_of(packed)
     if kind == _POLICY_TYPE:
         return RouteFilter(name=name, config=cors_policy(_checked(packed, PolicyMessage, path), path))
+    if kind == _BULKHEADS_TYPE:
+        return RouteFilter(name=name, config=bulkheads(_checked(packed, BulkheadPerRoute, path), path))
+    if kind == _BREAKERS_TYPE:
+        return RouteFilter(name=name, config=circuit_breakers(_checked(packed, CircuitBreakerPerRoute, path), path))
     if kind == _FAULT_TYPE:
         return RouteFilter(name=name, config=fault(_checked(packed, HTTPFault, path), path))
     if optional:

@@ -15,6 +15,7 @@ limits on detection and handshakes (the agent has its own), how the kernel's que
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from envoy.config.listener.v3.listener_components_pb2 import Filter as FilterMessage
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain as ChainMessage
 from envoy.config.listener.v3.listener_components_pb2 import FilterChainMatch, ListenerFilter
 from envoy.config.listener.v3.listener_pb2 import Listener as ListenerMessage
@@ -22,16 +23,19 @@ from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager as ManagerMessage,
 )
+from envoy.extensions.filters.network.rbac.v3.rbac_pb2 import RBAC as RbacMessage
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy as ProxyMessage
 
 from agent.config import rules
 from agent.config.addresses import ip_and_port
 from agent.config.fields import Refused, beyond, enum_name, item, only, refuse, type_of, unpacked, value_or, within
 from agent.config.http_manager import http_manager, rds_name
+from agent.config.rbac import network_rbac
 from agent.config.tcp_proxy import tcp_proxy
 from agent.config.transport_sockets import downstream_tls, spiffe_id
 from agent.config.virtual_hosts import route_configuration
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener, TcpProxy
+from agent.model.rbac import NetworkRbac
 from agent.model.route import RouteConfiguration
 from mesh.xds.workload_name import KEY, METADATA
 
@@ -150,9 +154,17 @@ def _chain(
 ) -> tuple[FilterChain, RouteConfiguration | None]:
     only(message, path, _CHAIN, _CHAIN_OFF)
     network, routes = _network(message, path, place)
+    guards = _guards(message, path)
+    if guards and _is_http(network):
+        raise beyond(item(path, "filters", 0), "an RBAC filter before a connection manager", "one before a TCP proxy")
     tls = downstream_tls(message.transport_socket, within(path, "transport_socket"), http=_is_http(network))
     made = FilterChain(
-        name=message.name, transport=match.transport, server_names=match.server_names, tls=tls, network=network
+        name=message.name,
+        transport=match.transport,
+        server_names=match.server_names,
+        tls=tls,
+        guards=guards,
+        network=network,
     )
     return made, routes
 
@@ -164,11 +176,12 @@ def _is_http(network: HttpConnectionManager | TcpProxy) -> bool:
 def _network(
     message: ChainMessage, path: str, place: str
 ) -> tuple[HttpConnectionManager | TcpProxy, RouteConfiguration | None]:
-    """The only network filter of a chain, and its inline routes."""
-    if len(message.filters) != 1:
-        raise beyond(within(path, "filters"), f"{len(message.filters)} filters", "one")
-    only(message.filters[0], item(path, "filters", 0), frozenset({"name", "typed_config"}))
-    packed, own = message.filters[0].typed_config, within(item(path, "filters", 0), "typed_config")
+    """The last network filter of a chain, and its inline routes; those before it are guards."""
+    if not message.filters:
+        raise beyond(within(path, "filters"), "0 filters", "one")
+    last = len(message.filters) - 1
+    only(message.filters[last], item(path, "filters", last), frozenset({"name", "typed_config"}))
+    packed, own = message.filters[last].typed_config, within(item(path, "filters", last), "typed_config")
     match type_of(packed):
         case ProxyMessage.DESCRIPTOR.full_name:
             proxy = unpacked(packed, ProxyMessage, own)
@@ -180,6 +193,21 @@ def _network(
             return _manager(manager, own, place)
         case other:
             raise beyond(own, other or "no filter", "HttpConnectionManager or TcpProxy")
+
+
+def _guards(message: ChainMessage, path: str) -> tuple[NetworkRbac, ...]:
+    return tuple(_guard(one, item(path, "filters", index)) for index, one in enumerate(message.filters[:-1]))
+
+
+def _guard(message: FilterMessage, path: str) -> NetworkRbac:
+    only(message, path, frozenset({"name", "typed_config"}))
+    own = within(path, "typed_config")
+    if type_of(message.typed_config) != RbacMessage.DESCRIPTOR.full_name:
+        expected = f"{RbacMessage.DESCRIPTOR.full_name}, or HttpConnectionManager or TcpProxy at the end"
+        raise beyond(own, type_of(message.typed_config) or "no filter", expected)
+    found = unpacked(message.typed_config, RbacMessage, own)
+    rules.check(found, own)
+    return network_rbac(found, own)
 
 
 def _manager(message: ManagerMessage, path: str, place: str) -> tuple[HttpConnectionManager, RouteConfiguration | None]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import orjson
 
+from agent.codec.head import RequestHead, ResponseHead
 from agent.filters.formats import text_format, value_format
-from agent.filters.inline import record_of
+from agent.filters.inline import facts_of, record_of
 from agent.filters.repeated import is_plain
 from agent.filters.subject import Subject, bytes_of, readable
 from agent.model.listener import AccessLog
@@ -34,10 +35,11 @@ def _json_line(fields: tuple[tuple[str, str], ...]) -> Line:
     dumps, newline = orjson.dumps, orjson.OPT_APPEND_NEWLINE
 
     def line(subject: Subject) -> bytes:
-        head, response = subject.head, subject.response
+        head: RequestHead = subject.head
+        response: ResponseHead | None = subject.response
         if is_plain(head.headers) and (response is None or is_plain(response.headers)):
             try:
-                return dumps(record(subject, head, head.headers.index.get), None, newline)
+                return dumps(record(*facts_of(subject)), None, newline)
             except (UnicodeDecodeError, orjson.JSONEncodeError):
                 pass  # a value that is no text
         return dumps({key: readable(form(subject)) for key, form in called}, None, newline)

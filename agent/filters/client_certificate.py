@@ -8,17 +8,18 @@ Invariant: without mutual TLS nothing that a client says passes, except under AL
 """
 
 from collections.abc import Iterable
+from typing import Final
 
-NAME = b"x-forwarded-client-cert"
-SANITIZE = "SANITIZE"
-FORWARD_ONLY = "FORWARD_ONLY"
-APPEND_FORWARD = "APPEND_FORWARD"
-SANITIZE_SET = "SANITIZE_SET"
-ALWAYS_FORWARD_ONLY = "ALWAYS_FORWARD_ONLY"
+NAME: Final = b"x-forwarded-client-cert"
+SANITIZE: Final = "SANITIZE"
+FORWARD_ONLY: Final = "FORWARD_ONLY"
+APPEND_FORWARD: Final = "APPEND_FORWARD"
+SANITIZE_SET: Final = "SANITIZE_SET"
+ALWAYS_FORWARD_ONLY: Final = "ALWAYS_FORWARD_ONLY"
 
 Subject = Iterable[Iterable[tuple[str, str]]]  # as in ssl's getpeercert
 # RFC 4514 section 3.
-_SHORT = {
+_SHORT: Final = {
     "commonName": "CN",
     "countryName": "C",
     "domainComponent": "DC",
@@ -29,7 +30,7 @@ _SHORT = {
     "streetAddress": "STREET",
     "userId": "UID",
 }
-_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in ',+"\\<>;'})
+_SPECIAL: Final = str.maketrans({sign: f"\\{sign}" for sign in ',+"\\<>;'})
 
 
 def adds_own(mode: str) -> bool:

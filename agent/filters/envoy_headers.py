@@ -8,17 +8,18 @@ Invariant: other x-envoy-* fields pass.
 """
 
 from functools import lru_cache
+from typing import Final
 
 from agent.codec.head import RequestHead
 
-EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
-ATTEMPT_COUNT = b"x-envoy-attempt-count"
-ORIGINAL_PATH = b"x-envoy-original-path"
-ORIGINAL_HOST = b"x-envoy-original-host"
-SERVICE_TIME = b"x-envoy-upstream-service-time"
-INTERNAL = b"x-envoy-internal"
+EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
+ATTEMPT_COUNT: Final = b"x-envoy-attempt-count"
+ORIGINAL_PATH: Final = b"x-envoy-original-path"
+ORIGINAL_HOST: Final = b"x-envoy-original-host"
+SERVICE_TIME: Final = b"x-envoy-upstream-service-time"
+INTERNAL: Final = b"x-envoy-internal"
 
-CONTROL = frozenset(
+CONTROL: Final = frozenset(
     {
         INTERNAL,
         EXPECTED_TIMEOUT,
@@ -39,7 +40,7 @@ CONTROL = frozenset(
     }
 )
 # At an edge (use_remote_address) these go too.
-EDGE_CONTROL = CONTROL | {
+EDGE_CONTROL: Final = CONTROL | {
     b"x-envoy-decorator-operation",
     b"x-envoy-downstream-service-cluster",
     b"x-envoy-downstream-service-node",

@@ -6,14 +6,15 @@ Differs: a loopback peer is written as it is (Envoy writes an address of its own
 
 import ipaddress
 from functools import lru_cache
+from typing import Final
 
 from agent.codec.head import RequestHead
 
-FOR = b"x-forwarded-for"
-PROTO = b"x-forwarded-proto"
-EXTERNAL_ADDRESS = b"x-envoy-external-address"
-_SCHEMES = (b"http", b"https")
-PEER = -1  # as `hops`: believe nobody but the peer
+FOR: Final = b"x-forwarded-for"
+PROTO: Final = b"x-forwarded-proto"
+EXTERNAL_ADDRESS: Final = b"x-envoy-external-address"
+_SCHEMES: Final = (b"http", b"https")
+PEER: Final = -1  # as `hops`: believe nobody but the peer
 
 
 def host_of(address: str) -> str:

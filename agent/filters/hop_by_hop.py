@@ -7,16 +7,18 @@ Differs: nominated fields are removed from answers too (Envoy leaves them).
 Invariants: Host is never removed; a request whose Content-Length is nominated goes on in chunks, never without length.
 """
 
+from typing import Final
+
 from agent.codec.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
 
-REJECTED = "http1.connection_header_rejected"
-MAX_NOMINATED = 10
-FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
-RESPONSE_FIELDS = FIELDS - {b"te"}
-_NEVER_NOMINATED = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
+REJECTED: Final = "http1.connection_header_rejected"
+MAX_NOMINATED: Final = 10
+FIELDS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
+RESPONSE_FIELDS: Final = FIELDS - {b"te"}
+_NEVER_NOMINATED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
 # Methods whose requests say nothing when they have no body; all others say Content-Length: 0 (RFC 9110 8.6).
-BODILESS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
-_KEPT = frozenset({b"", b"host", b"close", b"keep-alive", b"te"})  # "te" is decided by its value
+BODILESS: Final = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
+_KEPT: Final = frozenset({b"", b"host", b"close", b"keep-alive", b"te"})  # "te" is decided by its value
 
 
 def _nominated(connection: bytes) -> list[bytes]:

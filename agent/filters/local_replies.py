@@ -40,7 +40,7 @@ def local_reply(
         return head, b""
     if body or request.method != b"HEAD":
         headers.append(b"content-length", b"%d" % len(body))
-    if body:
+    if body and b"content-type" not in headers.index:
         headers.append(b"content-type", b"text/plain")
     return head, b"" if request.method == b"HEAD" else body
 

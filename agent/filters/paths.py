@@ -2,21 +2,24 @@
 
 Owns:   dot segments, needless percent-encoding, repeated slashes, paths that are refused.
 Source: RFC 3986 5.2.4, 6.2.2.2 and 6.2.2.3; HttpConnectionManager.normalize_path and merge_slashes; data-plane.md 2.1
-        and 2.2: a backslash or an encoded NUL is refused (Envoy passes them on).
+        and 2.2: a backslash or an encoded NUL is refused (Envoy passes them on). A dot segment may have parameters, as
+        for Envoy, and for us in whatever encoding.
 Invariants: normalising twice changes nothing more; the query is left as it came; an encoded slash stays encoded.
 """
 
 import re
+from typing import Final
 
-REFUSED = "path_normalization_failed"
+REFUSED: Final = "path_normalization_failed"
 # Unreserved characters, RFC 3986 2.3: encoding them changes nothing, so a path is the same with and without.
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 # A percent sign that is none of an escape, before what decoding would make one of it: `%%32e` is not `%2e`.
-_DIGIT = rb"%(?:3[0-9]|[46][1-6])"  # an encoded hexadecimal digit
-_NESTED = re.compile(rb"%(?=" + _DIGIT + rb"(?:[0-9A-Fa-f]|" + _DIGIT + rb")|[0-9A-Fa-f]" + _DIGIT + rb")")
-_PERCENT, _BACKSLASH = b"%\\"
-_SLASHES = re.compile(rb"//+")
+_DIGIT: Final = rb"%(?:3[0-9]|[46][1-6])"  # an encoded hexadecimal digit
+_NESTED: Final = re.compile(rb"%(?=" + _DIGIT + rb"(?:[0-9A-Fa-f]|" + _DIGIT + rb")|[0-9A-Fa-f]" + _DIGIT + rb")")
+_PERCENT: Final = 0x25
+_BACKSLASH: Final = 0x5C
+_SLASHES: Final = re.compile(rb"//+")
 
 
 def needs_work(target: bytes, merge_slashes: bool) -> bool:
@@ -60,10 +63,11 @@ def _without_dots(path: bytes) -> bytes:
     segments = path[1:].split(b"/")
     last = len(segments) - 1
     for place, segment in enumerate(segments):
-        if segment == b"..":
+        dots = segment.partition(b";")[0]  # servers that know path parameters go up at `..;x` too
+        if dots == b"..":
             if done:
                 done.pop()
-        elif segment != b".":
+        elif dots != b".":
             done.append(segment)
             continue
         if place == last:

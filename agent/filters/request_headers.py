@@ -7,15 +7,15 @@ Source: data-plane.md 1.9, "Request pass, in order".
 Differs: Referer passes as it is (Envoy drops some).
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.codec.head import RequestHead
 from agent.filters import client_certificate, envoy_headers, forwarded, hop_by_hop, paths, request_id, trace_context
 from agent.filters.request_id import Bits
 from agent.model.listener import HttpConnectionManager
 
-NO_PATH = "absolute_path_rejected"
-UNTYPED_QUERY = "query_missing_content_type"
+NO_PATH: Final = "absolute_path_rejected"
+UNTYPED_QUERY: Final = "query_missing_content_type"
 
 
 class Client(Protocol):
@@ -73,11 +73,14 @@ class RequestHeaders:
             head.path = normalized
         elif self._merge and not self._normalize and b"//" in target:
             head.path = paths.merged(target)
-        index = head.headers.index
-        if not self._inspected.isdisjoint(index):
-            refusal = self._clean(head, client)
-            if refusal:
-                return refusal
+        seen = head.headers.seen
+        if seen is None or self not in seen:
+            if not self._inspected.isdisjoint(head.headers.index):
+                refusal = self._clean(head, client)
+                if refusal:
+                    return refusal
+            elif seen is not None:
+                seen.add(self)
         if not head.authority:  # HTTP/1.0 allows that, but we write HTTP/1.1
             head.authority = client.local_address.encode()
             head.headers.set(b"host", head.authority)

@@ -6,21 +6,22 @@ Source: data-plane.md 1.9 and 2.2: server is overwritten (but for PASS_THROUGH),
 """
 
 from datetime import UTC, datetime
+from typing import Final
 
 from agent.codec.head import ResponseHead
 from agent.filters import hop_by_hop
 from agent.filters.envoy_headers import SERVICE_TIME
 
-SERVER = b"server"
-DATE = b"date"
-CONNECTION = b"connection"
-NO_CONTENT = frozenset({204, 304})
-_REPLACED = hop_by_hop.RESPONSE_FIELDS | {SERVER, SERVICE_TIME}
-_REPLACED_BUT_SERVER = _REPLACED - {SERVER}
+SERVER: Final = b"server"
+DATE: Final = b"date"
+CONNECTION: Final = b"connection"
+NO_CONTENT: Final = frozenset({204, 304})
+_REPLACED: Final = hop_by_hop.RESPONSE_FIELDS | {SERVER, SERVICE_TIME}
+_REPLACED_BUT_SERVER: Final = _REPLACED - {SERVER}
 
 
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def http_date(wall: float) -> bytes:

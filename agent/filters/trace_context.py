@@ -9,14 +9,21 @@ Differs: Envoy without a tracer begins no trace. A new trace is marked as sample
 """
 
 import re
+from binascii import hexlify
+from typing import Final
 
 from agent.codec.head import RequestHead
 from agent.filters.request_id import Bits
 
-PARENT = b"traceparent"
-STATE = b"tracestate"
-_VALID = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[^,]*)?")
-_LENGTH = 55  # of version 00
+PARENT: Final = b"traceparent"
+STATE: Final = b"tracestate"
+_VALID: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[^,]*)?")
+_LENGTH: Final = 55  # of version 00
+# Ids of zeros only are invalid, 2.2.2.4 and 2.2.2.5.
+_NO_TRACE: Final = b"0" * 32
+_NO_SPAN: Final = b"0" * 16
+_FIRST_TRACE: Final = b"0" * 31 + b"1"
+_FIRST_SPAN: Final = b"0" * 15 + b"1"
 
 
 def is_valid(parent: bytes) -> bool:
@@ -27,7 +34,9 @@ def is_valid(parent: bytes) -> bool:
 
 
 def new_parent(bits: Bits) -> bytes:
-    return b"00-%032x-%016x-01" % (bits(128) or 1, bits(64) or 1)
+    ids = hexlify(bits(192).to_bytes(24, "big"))
+    trace, span = ids[:32], ids[32:]
+    return b"00-%b-%b-01" % (trace if trace != _NO_TRACE else _FIRST_TRACE, span if span != _NO_SPAN else _FIRST_SPAN)
 
 
 def follow(head: RequestHead, bits: Bits) -> None:

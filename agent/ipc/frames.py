@@ -19,7 +19,22 @@ from enum import Enum
 from typing import Any
 
 from agent.ipc import messages
-from agent.model import cluster, cors, fault, http_filters, listener, matchers, route, tls
+from agent.model import (
+    bulkhead,
+    circuit_breaker,
+    cluster,
+    cors,
+    ext_authz,
+    fault,
+    http_filters,
+    jwt,
+    listener,
+    matchers,
+    rate_limit,
+    rbac,
+    route,
+    tls,
+)
 from mesh import vocabulary
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -36,17 +51,38 @@ MESSAGES: tuple[type, ...] = (
     messages.Identities,
     messages.HostState,
     messages.HashTables,
+    messages.BreakerState,
+    messages.BreakerGone,
     messages.Cells,
+    messages.TokenMemory,
+    messages.LimitAnswers,
     messages.Ping,
     messages.Drain,
     messages.Ready,
     messages.Committed,
     messages.Pong,
     messages.EjectRequest,
+    messages.BreakerNews,
+    messages.LimitQuestions,
     messages.StatsDelta,
     messages.Drained,
 )
-_MODEL_MODULES = (cluster, cors, fault, http_filters, listener, matchers, route, tls)
+_MODEL_MODULES = (
+    bulkhead,
+    circuit_breaker,
+    cluster,
+    cors,
+    ext_authz,
+    fault,
+    http_filters,
+    jwt,
+    listener,
+    matchers,
+    rate_limit,
+    rbac,
+    route,
+    tls,
+)
 
 
 class FrameError(Exception):

@@ -4,16 +4,18 @@ Owns:   the vocabulary. `agent.ipc.frames` turns it into bounded, length-prefixe
 Not:    sockets, processes.
 
 Supervisor to worker: Welcome, then Put*/Commit at any time, AddListener (with one descriptor by SCM_RIGHTS),
-Identities, HostState, HashTables (with one descriptor), Ping, Drain. Worker to supervisor: Ready, Committed, Pong,
-EjectRequest, StatsDelta, ConnectionRefused, Drained.
+Identities, HostState, HashTables, TokenMemory and BreakerState (with one descriptor), LimitAnswers, Ping, Drain.
+Worker to supervisor: Ready, Committed, Pong, EjectRequest, BreakerNews, LimitQuestions, StatsDelta, Drained.
 Invariant: between two Commits a worker serves exactly the config of the first;
   a request keeps the config it began with.
 """
 
 from dataclasses import dataclass
 
+from agent.model.circuit_breaker import Phase
 from agent.model.cluster import Cluster, HashTable, LoadAssignment
 from agent.model.listener import Listener
+from agent.model.rate_limit import LimitAnswer, LimitQuestion
 from agent.model.route import RouteConfiguration, VirtualHost
 from agent.model.tls import KeyPair
 
@@ -105,11 +107,50 @@ class HashTables:
 class Cells:
     """Which block of the shared memory counts this cluster's connections, pending, requests and retries.
 
-    Comes before the Commit that brings the cluster. Layout: agent.ipc.shared.
+    Instead of a cluster it may be a bulkhead (agent.model.bulkhead.cells_of). Comes before the Commit that brings it.
+    Layout: agent.ipc.shared.
     """
 
     cluster: str
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerState:
+    """The state of a circuit breaker from now on, for one `caller` ("" = for all); before the first it is CLOSED.
+
+    With HALF_OPEN comes a descriptor of agent.ipc.permits: each probe takes one of what it holds.
+    """
+
+    breaker: str
+    caller: str
+    phase: Phase
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerGone:
+    """No route names this circuit breaker any more."""
+
+    breaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMemory:
+    """The token buckets that all `slots` share, this worker as `slot`; the descriptor of their memory comes with it.
+
+    Layout: agent.ipc.token_memory.
+    """
+
+    slot: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitAnswers:
+    """What the rate limit service says to questions of this worker."""
+
+    answers: tuple[LimitAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +200,31 @@ class EjectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerNews:
+    """What has become of requests that a circuit breaker let pass in `epoch`.
+
+    `outcomes`: a byte each, in their order (agent.model.circuit_breaker GOOD, or a sum of the others); `begun`: a probe
+    has been sent; `refused`: requests that it did not let pass; `fallbacks`: those of its requests that a fallback
+    answered.
+    """
+
+    breaker: str
+    caller: str
+    epoch: int
+    outcomes: bytes
+    begun: bool = False
+    refused: int = 0
+    fallbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitQuestions:
+    """Ask the rate limit service; the answers come as LimitAnswers, in any order, each once, or never."""
+
+    questions: tuple[LimitQuestion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StatsDelta:
     """What happened since the last one, at most once a second.
 
@@ -182,5 +248,8 @@ class Drained:
     pass
 
 
-ToWorker = Welcome | Put | Remove | Commit | AddListener | Identities | HostState | HashTables | Cells | Ping | Drain
-ToSupervisor = Ready | Committed | Pong | EjectRequest | StatsDelta | Drained
+ToWorker = (
+    Welcome | Put | Remove | Commit | AddListener | Identities | HostState | HashTables | BreakerState | BreakerGone
+    | Cells | TokenMemory | LimitAnswers | Ping | Drain
+)  # fmt: skip
+ToSupervisor = Ready | Committed | Pong | EjectRequest | BreakerNews | LimitQuestions | StatsDelta | Drained

@@ -4,7 +4,12 @@ Owns:   the places. Cell = row + priority * FIELDS + field.
 Not:    the memory itself (agent.ipc.shared), who may admit what (agent.cluster.thresholds).
 """
 
-FIELDS = 4
-CONNECTIONS, PENDING, REQUESTS, RETRIES = range(FIELDS)
-PRIORITIES = 2  # DEFAULT, HIGH
-WIDTH = FIELDS * PRIORITIES
+from typing import Final
+
+FIELDS: Final = 4
+CONNECTIONS: Final = 0
+PENDING: Final = 1
+REQUESTS: Final = 2
+RETRIES: Final = 3
+PRIORITIES: Final = 2  # DEFAULT, HIGH
+WIDTH: Final = FIELDS * PRIORITIES

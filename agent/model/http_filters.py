@@ -6,10 +6,26 @@ Source: http_connection_manager.proto HttpFilter, route_components.proto typed_p
 
 from dataclasses import dataclass
 
+from agent.model.bulkhead import Bulkheads
+from agent.model.circuit_breaker import CircuitBreakers
 from agent.model.cors import CorsPolicy
+from agent.model.ext_authz import ExternalAuthorization
 from agent.model.fault import Fault
+from agent.model.jwt import JwtAuthentication
+from agent.model.rate_limit import GlobalRateLimit, LocalRateLimit
+from agent.model.rbac import Rbac
 
-FilterConfig = CorsPolicy | Fault
+FilterConfig = (
+    CorsPolicy
+    | Fault
+    | CircuitBreakers
+    | Bulkheads
+    | LocalRateLimit
+    | GlobalRateLimit
+    | Rbac
+    | JwtAuthentication
+    | ExternalAuthorization
+)
 NO_FAULT = Fault()
 NO_CORS = CorsPolicy()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from agent.model.http_filters import HttpFilter
+from agent.model.rbac import NetworkRbac
 from agent.model.tls import DownstreamTls
 
 
@@ -78,12 +79,14 @@ class FilterChain:
     """`transport`: "tls" or "raw_buffer" as the first byte says, "" = whatever arrives (decision 11).
 
     `server_names`: by which clients choose it in TLS, exact or `*.suffix`, lower-case; none = whatever name.
+    `guards`: which connections may be, before a TCP proxy.
     """
 
     name: str
     transport: str = ""
     server_names: tuple[str, ...] = ()
     tls: DownstreamTls | None = None
+    guards: tuple[NetworkRbac, ...] = ()
     network: HttpConnectionManager | TcpProxy
 
 

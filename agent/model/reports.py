@@ -5,6 +5,7 @@ Source: proto/mesh/api/v1/report.proto, which says what each field means on the 
 
 from dataclasses import dataclass
 
+from agent.model.circuit_breaker import Phase
 from mesh.vocabulary import HealthStatus
 
 
@@ -49,3 +50,15 @@ class EjectedHost:
     until_ms: int
     enforced: bool
     blocked_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownBreaker:
+    """A circuit breaker of this node. `caller`: whose it is, "" = everybody's; `opened`: how often so far."""
+
+    breaker: str
+    caller: str
+    phase: Phase
+    since_ms: int
+    why: str
+    opened: int

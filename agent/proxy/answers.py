@@ -49,6 +49,10 @@ def _reply(
     fields: tuple[tuple[bytes, bytes], ...] = (),
     grpc_status: int = BY_STATUS,
 ) -> None:
+    passage = exchange.passage
+    guard = passage.guard if passage is not None else None
+    if guard is not None and exchange.response is None and guard.on_local_failure(status, flag):
+        return
     if flag:
         exchange.flags = joined(exchange.flags, flag)
     exchange.details = details
@@ -140,6 +144,45 @@ def direct(exchange: "Exchange", action: DirectResponse) -> None:
 def fault(exchange: "Exchange", status: int, body: bytes, details: str, grpc_status: int) -> None:
     """Injected; `grpc_status` BY_STATUS unless it is given."""
     _reply(exchange, status, body, "FI", details, (), grpc_status)
+
+
+def own(
+    exchange: "Exchange",
+    status: int,
+    body: bytes,
+    flag: str,
+    details: str,
+    fields: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    """What a filter says."""
+    _reply(exchange, status, body, flag, details, fields)
+
+
+def stored(exchange: "Exchange", head: ResponseHead, body: bytes, flag: str, details: str) -> None:
+    """An answer of before."""
+    if flag:
+        exchange.flags = joined(exchange.flags, flag)
+    exchange.details = details
+    exchange.abandon_upstream()
+    exchange.chain.finish_own(exchange, head)
+    _send(exchange, head, body)
+
+
+def rate_limited(
+    exchange: "Exchange",
+    status: int,
+    body: bytes,
+    details: str,
+    fields: tuple[tuple[bytes, bytes], ...],
+    grpc_status: int,
+) -> None:
+    """Too many requests."""
+    _reply(exchange, status, body, "RL", details, fields, grpc_status)
+
+
+def limit_failed(exchange: "Exchange", status: int, details: str) -> None:
+    """Nobody says whether the request may pass."""
+    _reply(exchange, status, b"", "RLSE", details)
 
 
 def preflight(exchange: "Exchange", fields: tuple[tuple[bytes, bytes], ...]) -> None:

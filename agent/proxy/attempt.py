@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cluster.hosts import Host
 from agent.codec.head import RequestHead, ResponseHead
-from agent.ipc.shared import REQUESTS
+from agent.model.cells import REQUESTS
 from agent.model.resets import PROTOCOL_ERROR
 from agent.stats import names
 from agent.upstream.clusters import UpstreamCluster

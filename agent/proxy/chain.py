@@ -11,9 +11,9 @@ Invariants: all that does not depend on the request is made here once; every acc
 import random
 from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from agent.cluster.retries import RetryBook
+from agent.cluster.retries import RetryBook, RetryRules
 from agent.codec.head import Headers, RequestHead, ResponseHead
 from agent.codec.serialise import reason_of
 from agent.filters import client_certificate, envoy_headers, forwarded, request_id, response_headers
@@ -23,23 +23,25 @@ from agent.filters.local_replies import BY_STATUS, local_reply
 from agent.filters.request_headers import RequestHeaders
 from agent.filters.response_headers import http_date
 from agent.model.listener import AccessLog, FilterChain, HttpConnectionManager, Listener
-from agent.model.route import Redirect
+from agent.model.route import Forward, Redirect
 from agent.proxy.http_connection import HttpConnection
 from agent.proxy.passage import ChainFilters
-from agent.proxy.plan import plan_of
+from agent.proxy.plan import RoutePlan, plan_of
 from agent.proxy.runtime import Runtime
 from agent.proxy.standard_metrics import reporter_of
 from agent.router.rewrites import redirect_location
+from agent.router.table import Match
 from agent.stats import names
 from agent.stats.groups import Group
 from agent.stats.names import http_group
+from agent.upstream.clusters import UpstreamCluster
 from agent.upstream.wheel import NEVER
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
-NO_CLIENT_CERTIFICATE = b""
-LENGTH = b"content-length"
+NO_CLIENT_CERTIFICATE: Final = b""
+LENGTH: Final = b"content-length"
 Log = tuple[Line, Callable[[bytes], None]]
 
 
@@ -58,6 +60,7 @@ class HttpChain:
         "_retries",
         "_server",
         "_stats",
+        "asking_identity",
         "clock",
         "counts",
         "filters",
@@ -89,6 +92,7 @@ class HttpChain:
         self.hcm = hcm
         self.runtime = runtime
         self.identity = listener.identity
+        self.asking_identity = listener.identity or _own_identity(listener)
         self.transport = config.transport
         self.server_names = config.server_names
         self.tls = config.tls
@@ -245,6 +249,11 @@ class HttpChain:
     ) -> tuple[ResponseHead, bytes]:
         """An answer of our own: (head, body to send)."""
         head, data = local_reply(exchange.head, status, body, fields, grpc_status)
+        self.finish_own(exchange, head)
+        return head, data
+
+    def finish_own(self, exchange: "Exchange", head: ResponseHead) -> None:
+        """Do to an answer of our own what is done to all."""
         if exchange.match is not None:
             plan = plan_of(exchange.match)
             if plan.changes_response:
@@ -252,7 +261,6 @@ class HttpChain:
         if exchange.passage is not None:
             exchange.passage.mark_answer(head)
         self._finish(exchange, head, self.clock())
-        return head, data
 
     def filter_answer(self, exchange: "Exchange", status: int, fields: tuple[tuple[bytes, bytes], ...]) -> ResponseHead:
         """An answer of a filter, without a body: what its route does to answers is not done to it."""
@@ -295,6 +303,11 @@ class HttpChain:
             self._reporter.count(exchange)
         for line, write in self._logs:
             write(line(exchange))
+
+
+def _own_identity(listener: Listener) -> str:
+    """In whose name an inbound listener asks others: that of the certificate that it shows."""
+    return next((own.tls.identity for own in listener.filter_chains if own.tls is not None and own.tls.identity), "")
 
 
 def logs_of(runtime: Runtime, configs: tuple[AccessLog, ...]) -> tuple[Log, ...]:

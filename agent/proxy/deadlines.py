@@ -10,6 +10,7 @@ Invariant: activity only moves a deadline later, which costs nothing; the wheel 
 
 from typing import TYPE_CHECKING
 
+from agent.cluster.retries import RetryRules
 from agent.model.resets import PER_TRY_IDLE_TIMEOUT, PER_TRY_TIMEOUT
 from agent.model.route import Forward
 from agent.proxy import answers
@@ -40,6 +41,15 @@ def hold(exchange: "Exchange", action: Forward) -> None:
     arm(exchange)
 
 
+def start_anew(exchange: "Exchange") -> None:
+    """It goes on to somebody else, who has the route's time for himself."""
+    exchange.try_deadline = exchange.try_idle_at = exchange.retry_at = NEVER
+    exchange.active_at = now = exchange.chain.clock()
+    if exchange.route_deadline != NEVER:
+        exchange.route_deadline = now + exchange.action.timeout_s
+    arm(exchange)
+
+
 def request_done(exchange: "Exchange") -> None:
     """The whole request is here: the route timeout runs."""
     action = exchange.action
@@ -50,7 +60,7 @@ def request_done(exchange: "Exchange") -> None:
 
 def start_try(exchange: "Exchange") -> None:
     """Request and connection are there: the per-try timeouts run, the one if it is shorter than the route's."""
-    retry = exchange.retry
+    retry: RetryRules | None = exchange.retry
     if retry is None or exchange.response is not None or exchange.head.upgrade:
         return
     timeout_s, idle_s = retry.per_try_timeout_s, retry.per_try_idle_s

@@ -225,6 +225,8 @@ class Exchange(TryOwner):
             return
         if self.hedged:
             hedging.settle(self, attempt)
+        if self.passage is not None and self.passage.on_answer(attempt, head, body, end_stream):
+            return
         self.response = head
         self.status = status = head.status
         cluster: UpstreamCluster = self.cluster
@@ -273,12 +275,16 @@ class Exchange(TryOwner):
         self.active_at = self.chain.clock()
         self.sent_bytes += len(data)
         self.connection.write(chunk_bytes(data) if self._chunked_down else data)
+        if self.passage is not None:
+            self.passage.on_answer_body(data)
 
     def on_answer_end(self, attempt: Attempt) -> None:
         if self.response is None:
             return
         if self._chunked_down:
             self.connection.write(LAST_CHUNK)
+        if self.passage is not None:
+            self.passage.on_answer_end()
         self._finish()
 
     # --- tries that fail ------------------------------------------------------------------------------------

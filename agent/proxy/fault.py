@@ -18,8 +18,9 @@ from agent.model.route import Forward
 from agent.proxy import answers, deadlines
 from agent.proxy.attempt import Attempt
 from agent.proxy.pause import Pause
+from agent.proxy.stages import Kept, Stage
 from agent.stats import names
-from agent.stats.groups import Group
+from agent.stats.names import fault_group
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
@@ -29,14 +30,27 @@ DETAILS = "fault_filter_abort"
 _DELAYED, _ABORTED = "DI", "FI"
 
 
-class Faults:
-    """What is injected into one request. `stats`: agent.stats.names.fault_group of its connection manager."""
+class FaultStage(Stage):
+    """One configuration of the filter."""
+
+    __slots__ = ("injector",)
+
+    def __init__(self, injector: FaultInjector) -> None:
+        self.injector = injector
+
+    def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
+        assert exchange.passage is not None
+        return exchange.passage.faults.inject(self.injector, resume)
+
+
+class Faults(Kept):
+    """What is injected into one request."""
 
     __slots__ = ("_active", "_counts", "_exchange", "_pause")
 
-    def __init__(self, exchange: "Exchange", stats: Group) -> None:
+    def __init__(self, exchange: "Exchange") -> None:
         self._exchange = exchange
-        self._counts = stats.counts
+        self._counts = exchange.chain.filters.group("fault", fault_group).counts
         self._active = False
         self._pause: Pause | None = None
 
@@ -49,7 +63,7 @@ class Faults:
         if delay_s:
             self.delayed()
             self._pause = self.pause(delay_s, lambda: self._after_delay(injector, then))
-            action = exchange.match.route.action
+            action = exchange.match.route.action if exchange.match is not None else None
             if isinstance(action, Forward):
                 deadlines.hold(exchange, action)
             return False

@@ -9,7 +9,7 @@ Invariants: one exchange at a time; while an answer is under way at most one rea
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.codec.head import Headers, RequestHead
 from agent.codec.protocol_error import ProtocolError
@@ -23,7 +23,7 @@ from agent.upstream.wheel import NEVER, Timed
 if TYPE_CHECKING:
     from agent.proxy.chain import HttpChain
 
-_END = b""
+_END: Final = b""
 
 
 class HttpConnection(Timed):
@@ -47,6 +47,7 @@ class HttpConnection(Timed):
         "exchange",
         "last_active",
         "local_address",
+        "names",
         "peer_address",
         "peer_uris",
         "secure",
@@ -61,6 +62,7 @@ class HttpConnection(Timed):
         self.local_address = local_address
         self.peer_uris: frozenset[str] = frozenset()  # URI SANs of the client's certificate
         self.secure = False
+        self.names: tuple[bytes, ...] | None = None  # of that certificate, for authorization; found when it is asked
         self.certificate = b""  # its element of x-forwarded-client-cert, b"" when the client has shown none
         self.caller = STRANGER  # who the client is, as metrics name it
         self.transport: Any = None

@@ -1,119 +1,136 @@
 """The way of one request past the HTTP filters that its route or its connection manager has put there.
 
-Owns:   the order of filters, what they keep of a request until it is over, CORS on requests and answers.
-Not:    what a filter decides (agent.filters.cors, agent.filters.fault), faults (fault), mirrored requests (mirror).
+Owns:   the order of filters, what they keep of a request until it is over.
+Not:    what a filter is (stages), which there are (filter_stages), mirrored requests (mirror).
 Source: Envoy's filter manager: filters before the router in their order, each told by the most specific level of
         routes; those of each try below it.
 Invariant: a request that no filter is for, and that nobody mirrors, has no passage.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from agent.cluster.hosts import Host
 from agent.codec.head import ResponseHead
-from agent.filters.cors import ORIGIN, Cors, is_preflight
 from agent.filters.fault import FaultInjector
-from agent.model.cors import CorsPolicy
-from agent.model.fault import Fault
+from agent.filters.rbac import Asking
 from agent.model.http_filters import HttpFilter
 from agent.model.listener import HttpConnectionManager
-from agent.proxy import answers
 from agent.proxy.attempt import Attempt
-from agent.proxy.fault import Faults, FaultyTry
+from agent.proxy.fault import Faults, FaultStage, FaultyTry
+from agent.proxy.filter_stages import default_stage, route_stage
 from agent.proxy.mirror import MirroredRequest
+from agent.proxy.stages import Guard, Kept, Stage
 from agent.router.table import Match
-from agent.stats import names
 from agent.stats.groups import Group
-from agent.stats.names import cors_group, fault_group
 from agent.stats.registry import Registry
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
-Working = Cors | FaultInjector
+_NO_STAGES: tuple[Stage, ...] = ()
 
 
 class ChainFilters:
     """The filters of one connection manager. `always`: they do something also where a route says nothing."""
 
-    __slots__ = ("_before", "_defaults", "_tries", "always", "cors_stats", "fault_stats")
+    __slots__ = ("_before", "_default_stages", "_defaults", "_groups", "_prefix", "_stats", "_tries", "always")
 
     def __init__(self, hcm: HttpConnectionManager, stats: Registry) -> None:
         """Raises re2.error for a matcher with a bad regex."""
-        prefix = hcm.stat_prefix
-        self.fault_stats: Group = stats.get(f"http.{prefix}.fault", lambda: fault_group(prefix))
-        self.cors_stats: Group = stats.get(f"http.{prefix}.cors", lambda: cors_group(prefix))
-        self._before = hcm.filters
+        self._prefix = hcm.stat_prefix
+        self._stats = stats
+        self._groups: dict[str, Group] = {}
         self._tries = hcm.upstream_filters
-        self._defaults = {one.name: _default(one) for one in (*hcm.filters, *hcm.upstream_filters)}
-        self.always = any(one is not None for one in self._defaults.values())
+        self._defaults = {one.name: default_stage(one) for one in hcm.upstream_filters}
+        # Several filters may bear one name, as Istio's of authorization do: these are told apart by their place.
+        placed = [default_stage(one) for one in hcm.filters]
+        self._default_stages = tuple(one for one in placed if one is not None)
+        self._before = tuple(zip(hcm.filters, placed, strict=True))
+        self.always = bool(self._default_stages) or any(one is not None for one in self._defaults.values())
 
-    def before_router(self, match: Match) -> tuple[Working, ...]:
-        """Those that a request of the route passes, in order."""
-        found = (self._working(one, match) for one in self._before)
+    def group(self, key: str, make: Callable[[str], Group]) -> Group:
+        """The statistics of a filter, `http.<prefix>.<key>`; `make`: from the prefix to the group."""
+        group = self._groups.get(key)
+        if group is None:
+            prefix = self._prefix
+            group = self._groups[key] = self._stats.get(f"http.{prefix}.{key}", lambda: make(prefix))
+        return group
+
+    def before_router(self, match: Match | None) -> tuple[Stage, ...]:
+        """Those that a request of the route passes, in order; None = a request without a route."""
+        if match is None or match.filters is None:
+            return self._default_stages
+        found = (_stage_for(one, default, match) for one, default in self._before)
         return tuple(one for one in found if one is not None)
 
-    def of_tries(self, match: Match) -> FaultInjector | None:
+    def of_tries(self, match: Match | None) -> FaultInjector | None:
         """What happens to its tries."""
-        found = (self._working(one, match) for one in self._tries)
-        return next((one for one in found if isinstance(one, FaultInjector)), None)
-
-    def _working(self, own: HttpFilter, match: Match) -> Working | None:
-        name = own.name
-        if match.filters is None or name not in match.filters:
-            return self._defaults[name]
-        working: dict[str, Working | None] = match.working
-        if name not in working:
-            working[name] = _compiled(own, match)
-        return working[name]
+        if match is None or not self._tries:
+            return None
+        found = (_stage_for(one, self._defaults[one.name], match) for one in self._tries)
+        return next((one.injector for one in found if isinstance(one, FaultStage)), None)
 
 
-def _default(own: HttpFilter) -> Working | None:
-    config = own.config
-    useful = isinstance(config, Fault) and (config.delay is not None or config.abort is not None)
-    return FaultInjector(config) if useful and isinstance(config, Fault) and not own.disabled else None
-
-
-def _compiled(own: HttpFilter, match: Match) -> Working | None:
-    assert match.filters is not None
-    levels = match.filters[own.name]
-    if levels[0] is None:
-        return None
-    if isinstance(own.config, CorsPolicy):
-        policies = tuple(one for one in levels if isinstance(one, CorsPolicy))
-        return Cors(policies) if policies else None
-    return FaultInjector(levels[0]) if isinstance(levels[0], Fault) else None
+def _stage_for(own: HttpFilter, default: Stage | None, match: Match) -> Stage | None:
+    name = own.name
+    if match.filters is None or name not in match.filters:
+        return default
+    working: dict[str, Stage | None] = match.working
+    if name not in working:
+        working[name] = route_stage(own, match.filters[name])
+    return working[name]
 
 
 class Passage:
-    """Made for a request that a filter is for, or that is mirrored; `begin`, then the rest as things happen."""
+    """Made for a request that a filter is for, or that is mirrored; `begin`, then the rest as things happen.
 
-    __slots__ = ("_at", "_cors", "_exchange", "_faults", "_filters", "_injector", "_origin", "_then", "mirrors")
+    `metadata`: what filters tell those behind them, by filter (Envoy's dynamic metadata). `guard`: sees answers first.
+    `asking`: what authorization knows of the request.
+    """
 
-    def __init__(self, exchange: "Exchange", filters: ChainFilters) -> None:
+    __slots__ = (
+        "_at",
+        "_exchange",
+        "_faults",
+        "_injector",
+        "_kept",
+        "_stages",
+        "_then",
+        "asking",
+        "guard",
+        "metadata",
+        "mirrors",
+    )
+
+    def __init__(self, exchange: "Exchange") -> None:
         self._exchange = exchange
-        self._filters = filters
-        self._faults = Faults(exchange, filters.fault_stats)
+        self._faults: Faults | None = None
         self._injector: FaultInjector | None = None
+        self._stages = _NO_STAGES
         self._at = 0
         self._then: Callable[[], None] | None = None
-        self._cors: Cors | None = None
-        self._origin = b""  # which may read the answer
+        self._kept: list[Kept] = []
+        self.guard: Guard | None = None
+        self.asking: Asking | None = None
+        self.metadata: dict[str, dict[str, Any]] = {}
         self.mirrors: list[MirroredRequest] = []
 
     def begin(self, then: Callable[[], None]) -> None:
         """Pass the filters before the router; `then` is called if and when the request has passed them."""
         exchange = self._exchange
-        self._injector = self._filters.of_tries(exchange.match)
+        filters, match = exchange.chain.filters, exchange.match
+        self._injector = filters.of_tries(match)
+        self._stages = filters.before_router(match)
         self._then = then
         self._go_on()
 
     def _go_on(self) -> None:
-        working = self._filters.before_router(self._exchange.match)
-        while self._at < len(working):
-            one = working[self._at]
+        stages, exchange = self._stages, self._exchange
+        while self._at < len(stages):
+            stage = stages[self._at]
             self._at += 1
-            if not (self._check_origin(one) if isinstance(one, Cors) else self._faults.inject(one, self._resume)):
+            if not stage.begin(exchange, self._resume):
                 return
         then, self._then = self._then, None
         if then is not None:
@@ -121,28 +138,24 @@ class Passage:
 
     def _resume(self) -> None:
         """A pause is over: for the router the request comes only now."""
+        if self._then is None:
+            return  # the request has ended meanwhile
         exchange = self._exchange
         if exchange.request_complete:
             exchange.request_done_at = exchange.chain.clock()
         self._go_on()
 
-    def _check_origin(self, cors: Cors) -> bool:
-        exchange = self._exchange
-        head, rng = exchange.head, exchange.chain.rng
-        enabled = cors.enabled(rng)
-        origin = head.headers.index.get(ORIGIN)
-        if exchange.choice is None or not origin or not (enabled or cors.counted(rng)):
-            return True
-        allowed = cors.allows(origin)
-        self._filters.cors_stats.counts[names.CORS_VALID if allowed else names.CORS_INVALID] += 1
-        if not enabled:
-            return True
-        if allowed:
-            self._cors, self._origin = cors, origin
-        if not is_preflight(head) or (not allowed and cors.forwards_unmatched):
-            return True
-        answers.preflight(exchange, cors.preflight_fields(head, self._origin))
-        return False
+    def keep(self, kept: Kept) -> None:
+        """For the rest of the request."""
+        self._kept.append(kept)
+
+    @property
+    def faults(self) -> Faults:
+        """What is injected into the request and its tries."""
+        if self._faults is None:
+            self._faults = Faults(self._exchange)
+            self._kept.append(self._faults)
+        return self._faults
 
     # --- what happens to the request --------------------------------------------------------------------------
 
@@ -150,7 +163,7 @@ class Passage:
         """A try of the request."""
         if self._injector is None:
             return Attempt(self._exchange, host)
-        return FaultyTry(self._exchange, host, self._faults, self._injector)
+        return FaultyTry(self._exchange, host, self.faults, self._injector)
 
     def on_request_body(self, data: bytes) -> None:
         for mirror in self.mirrors:
@@ -163,15 +176,28 @@ class Passage:
         for mirror in self.mirrors:
             mirror.on_request_end()
 
+    def on_answer(self, attempt: Attempt, head: ResponseHead, body: bytes, end_stream: bool) -> bool:
+        """A host's answer would go to the client. Whether something else does."""
+        return self.guard is not None and self.guard.on_answer(attempt, head, body, end_stream)
+
+    def on_answer_body(self, data: bytes) -> None:
+        if self.guard is not None:
+            self.guard.on_answer_body(data)
+
+    def on_answer_end(self) -> None:
+        if self.guard is not None:
+            self.guard.on_answer_end()
+
     def mark_answer(self, head: ResponseHead) -> None:
         """An answer, a host's or our own, goes to the client."""
-        if self._cors is not None:
-            self._cors.mark_answer(head.headers, self._origin)
+        for kept in self._kept:
+            kept.mark_answer(head)
 
     def end(self) -> None:
         """The request is over."""
         self._then = None
-        self._faults.end()
+        for kept in self._kept:
+            kept.end()
         for mirror in self.mirrors:
             mirror.on_request_over()
         self.mirrors.clear()

@@ -10,6 +10,7 @@ Invariants: nothing is tried again after the first byte of an answer went to the
 
 from typing import TYPE_CHECKING
 
+from agent.cluster.retries import RetryRules
 from agent.codec.head import ResponseHead
 from agent.model.resets import OVERFLOW, PER_TRY_IDLE_TIMEOUT, PER_TRY_TIMEOUT
 from agent.proxy import answers, deadlines, hedging
@@ -27,7 +28,8 @@ _COUNTED = {PER_TRY_TIMEOUT: names.RQ_PER_TRY_TIMEOUT, PER_TRY_IDLE_TIMEOUT: nam
 def after_answer(exchange: "Exchange", attempt: Attempt, head: ResponseHead, end_stream: bool) -> bool:
     """Whether this answer is not taken, since another try follows or is awaited. Call it only for a request that has
     retry rules."""
-    retry, hedged = exchange.retry, exchange.hedged
+    retry: RetryRules = exchange.retry
+    hedged = exchange.hedged
     if not hedged and head.status not in retry.statuses and not retry.looks_further and not exchange.holds_retry:
         return False
     if attempt not in hedged and _repeatable(exchange) and exchange.cluster.retry_after_status(exchange, head):

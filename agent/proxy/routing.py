@@ -9,11 +9,12 @@ Invariant: a request keeps the configuration with which it was routed.
 from typing import TYPE_CHECKING
 
 from agent.codec.serialise import CONTINUE
-from agent.model.route import Forward, Redirect
+from agent.model.route import Forward, Redirect, WeightedCluster
 from agent.proxy import answers, deadlines, switched
 from agent.proxy.mirror import copies_of
 from agent.proxy.passage import Passage
 from agent.proxy.runtime import Snapshot
+from agent.router.table import Match
 from agent.router.weights import pick_cluster
 
 if TYPE_CHECKING:
@@ -30,12 +31,8 @@ def route(exchange: "Exchange") -> None:
         return
     if table.internal_only_headers:
         exchange.head.headers.remove_all(table.internal_only_headers)
-    match = table.match(exchange.head, chain.rng)
-    if match is None:
-        answers.no_route(exchange)
-        return
-    exchange.match = match
-    if match.filters is not None or chain.filters.always:
+    exchange.match = match = table.match(exchange.head, chain.rng)
+    if chain.filters.always or (match is not None and match.filters is not None):
         _filter(exchange, snapshot)
     else:
         _act(exchange, snapshot)
@@ -43,15 +40,19 @@ def route(exchange: "Exchange") -> None:
 
 def _filter(exchange: "Exchange", snapshot: Snapshot) -> None:
     """Let the request pass the filters before the router, who know its cluster."""
-    chain, action = exchange.chain, exchange.match.route.action
-    if isinstance(action, Forward):
-        exchange.choice = pick_cluster(action, chain.rng)
-    exchange.passage = passage = Passage(exchange, chain.filters)
+    match: Match | None = exchange.match
+    if match is not None and isinstance(match.route.action, Forward):
+        exchange.choice = pick_cluster(match.route.action, exchange.chain.rng)
+    exchange.passage = passage = Passage(exchange)
     passage.begin(lambda: _act(exchange, snapshot))
 
 
 def _act(exchange: "Exchange", snapshot: Snapshot) -> None:
-    action = exchange.match.route.action
+    match: Match | None = exchange.match
+    if match is None:
+        answers.no_route(exchange)
+        return
+    action = match.route.action
     if isinstance(action, Forward):
         exchange.action = action
         _forward(exchange, action, snapshot)
@@ -62,7 +63,8 @@ def _act(exchange: "Exchange", snapshot: Snapshot) -> None:
 
 
 def _forward(exchange: "Exchange", action: Forward, snapshot: Snapshot) -> None:
-    chain, head, choice = exchange.chain, exchange.head, exchange.choice
+    chain, head = exchange.chain, exchange.head
+    choice: WeightedCluster | None = exchange.choice
     if choice is None:
         clusters = action.clusters
         exchange.choice = choice = clusters[0] if len(clusters) == 1 else pick_cluster(action, chain.rng)
@@ -89,7 +91,7 @@ def _mirror(exchange: "Exchange", action: Forward, snapshot: Snapshot) -> None:
     """Try a host, and send copies if there is one."""
     copies = copies_of(exchange, action, snapshot)
     if exchange.passage is None:
-        exchange.passage = Passage(exchange, exchange.chain.filters)
+        exchange.passage = Passage(exchange)
     exchange.passage.mirrors = list(copies)
     exchange.try_host()
     if exchange.host is not None:

@@ -12,6 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.cluster.workloads import CallerIndex
+from agent.filters.token_buckets import TokenCells
+from agent.ipc import token_memory
+from agent.ipc.messages import BreakerNews, LimitQuestions
+from agent.proxy.breaker_book import BreakerBook
+from agent.proxy.bulkhead_book import BulkheadBook
+from agent.proxy.limit_book import LimitBook
 from agent.proxy.mirror import MirrorBook
 from agent.router.table import RouteTable
 from agent.stats.access_log import AccessLogWriter
@@ -43,14 +49,18 @@ class Runtime:
         "_log_path",
         "_logs",
         "_unserved",
+        "breakers",
+        "bulkheads",
         "callers",
         "clock",
+        "limits",
         "mirrors",
         "node",
         "rng",
         "snapshot",
         "stats",
         "tls",
+        "tokens",
         "wall",
         "wheel",
         "worker_stats",
@@ -65,17 +75,23 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
+        send: Callable[[BreakerNews | LimitQuestions], None] = lambda _: None,
     ) -> None:
-        """`log_path`: where access logs for the standard streams go, which a worker does not have."""
+        """`log_path`: where access logs for the standard streams go, which a worker does not have; `send`: to the
+        supervisor."""
         self.node = node
         self.wheel = wheel
         self.clock = clock
         self.wall = wall  # seconds since the epoch
         self.rng = rng
         self.tls = TlsContexts()
+        self.tokens = TokenCells(token_memory.private(), 1, 0)  # until the supervisor gives those that all share
         self.callers = CallerIndex()
         self.stats = Registry()
         self.mirrors = MirrorBook()
+        self.breakers = BreakerBook(wheel, clock, send)
+        self.bulkheads = BulkheadBook(wheel, clock)
+        self.limits = LimitBook(wheel, clock, send)
         self.worker_stats = self.stats.get("worker.", worker_group)
         self.snapshot = Snapshot(0, {}, {})
         self._log_path = log_path

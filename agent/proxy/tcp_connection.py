@@ -55,6 +55,7 @@ class TcpConnection(Timed):
         "carrier",
         "chain",
         "choice",
+        "details",
         "ended",
         "flags",
         "host",
@@ -71,7 +72,6 @@ class TcpConnection(Timed):
         "writable",
     )
     head = _NO_HEAD
-    details = ""
     response = None
     match = None
     status = 0
@@ -92,7 +92,7 @@ class TcpConnection(Timed):
         self.series: TcpSeries | None = None
         self.carrier: TcpUpstream | None = None
         self.host: Any = None
-        self.flags = self.transport_failure = ""
+        self.flags = self.transport_failure = self.details = ""
         self.attempts = self.received_bytes = self.sent_bytes = 0
         self.started = self.ended = 0.0
         self.writable = True
@@ -168,6 +168,11 @@ class TcpConnection(Timed):
 
     def _begin(self) -> None:
         chain = self.chain
+        policy = chain.guard.denies(self)
+        if policy:
+            self.details = f"rbac_access_denied_matched_policy[{'_'.join(policy.split())}]"
+            self._refuse("")
+            return
         cluster = self._cluster = chain.runtime.snapshot.clusters.get(self.choice.cluster)
         if cluster is None:
             chain.counts[names.TCP_NO_ROUTE] += 1

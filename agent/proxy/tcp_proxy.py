@@ -8,14 +8,16 @@ Invariant: one log line per connection.
 
 from agent.filters import forwarded
 from agent.model.listener import FilterChain, Listener, TcpProxy
+from agent.model.rbac import NetworkRbac, Rbac
 from agent.model.route import WeightedCluster
+from agent.proxy.authorization import ConnectionGuard, dotted
 from agent.proxy.chain import logs_of
 from agent.proxy.runtime import Runtime
 from agent.proxy.standard_metrics import reporter_of
 from agent.proxy.tcp_connection import TcpConnection
 from agent.stats import names
 from agent.stats.groups import Group
-from agent.stats.names import tcp_group
+from agent.stats.names import rbac_group, rbac_shadow_group, tcp_group
 
 
 class TcpChain:
@@ -30,6 +32,7 @@ class TcpChain:
         "clock",
         "config",
         "counts",
+        "guard",
         "identity",
         "node",
         "own_id",
@@ -67,6 +70,7 @@ class TcpChain:
         self._logs = logs_of(runtime, proxy.access_logs)
         self.reporter = reporter_of(runtime, listener)
         self._open: set[TcpConnection] = set()
+        self.guard = ConnectionGuard(tuple(_guard(runtime, own) for own in config.guards))
 
     def connection(self, peer_address: str, local_address: str) -> TcpConnection:
         """The protocol of an accepted connection."""
@@ -114,3 +118,15 @@ class TcpChain:
         """Cut what is open."""
         for connection in list(self._open):
             connection.abort()
+
+
+def _guard(runtime: Runtime, config: NetworkRbac) -> tuple[Rbac, Group, Group]:
+    """The rules with their counts. Envoy puts the prefix before `rbac`."""
+    rbac, stats = config.rbac, runtime.stats
+    prefix = f"{dotted(config.stat_prefix)}rbac."
+    enforced, shadow = prefix + dotted(rbac.prefix), prefix + dotted(rbac.shadow_prefix)
+    return (
+        rbac,
+        stats.get(f"{enforced}*", lambda: rbac_group(enforced)),
+        stats.get(f"{shadow}shadow*", lambda: rbac_shadow_group(shadow)),
+    )

@@ -1,9 +1,10 @@
-"""The Reports stream: instances with their health, and ejections, told to the control plane; client status when asked.
+"""The Reports stream: instances with their health, ejections and circuit breakers, told to the control plane; client
+status when asked.
 
 Owns:   the stream, its sequence numbers, heartbeats, sending everything again after a reconnect.
 Not:    what is told (`Source`), the messages' form (messages), the client status itself (agent.xds.status).
 Source: proto/mesh/api/v1/report.proto.
-Invariants: the first messages of every stream are Hello and both full sets; a set is sent again only when it changed;
+Invariants: the first messages of every stream are Hello and the full sets; a set is sent again only when it changed;
         at most one set of each kind waits (the newest); something is sent at least every HEARTBEAT_S; a stream that
         acknowledges nothing for SILENCE_S is given up; of MAX_ASKED questions at once the oldest are left unanswered.
 """
@@ -16,8 +17,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from agent.model.reports import EjectedHost, LocalInstance
-from agent.report.messages import ejection_set, instance_set
+from agent.model.reports import EjectedHost, LocalInstance, ShownBreaker
+from agent.report.messages import breaker_set, ejection_set, instance_set
 from mesh.api.v1 import report_pb2, report_pb2_grpc
 from mesh.clock import Clock
 from mesh.logs import get_logger
@@ -38,6 +39,7 @@ class Source(Protocol):
 
     def instances(self) -> tuple[LocalInstance, ...]: ...
     def ejections(self) -> tuple[EjectedHost, ...]: ...
+    def breakers(self) -> tuple[ShownBreaker, ...]: ...
     def client_status(self, *, contents: bool) -> bytes: ...
 
 
@@ -63,7 +65,11 @@ class ReportClient:
         self._heard = 0.0
         self._sequence = 0  # the last one sent on this stream
         self._acknowledged_to = 0
-        self._told: tuple[Any, Any] = (None, None)  # instances and ejections as last sent on this stream
+        self._told: tuple[Any, Any, Any] = (
+            None,
+            None,
+            (),
+        )  # instances, ejections, breakers as last sent on this stream
         self._asked: deque[report_pb2.ClientStatusRequest] = deque(maxlen=MAX_ASKED)
         self.connected = False
         self.error = ""
@@ -81,7 +87,7 @@ class ReportClient:
 
     async def settle(self, timeout_s: float) -> bool:
         """Wait until what the source says now is acknowledged; False when that took too long or there is no stream."""
-        goal = (self._source.instances(), self._source.ejections())
+        goal = self._present()
         self._wake.set()
         try:
             async with asyncio.timeout(timeout_s):
@@ -126,7 +132,7 @@ class ReportClient:
 
     async def _tell(self, stream: Any) -> None:
         self._sequence = self._acknowledged_to = 0
-        self._told = (None, None)
+        self._told = (None, None, ())
         self._sets.clear()
         self._asked.clear()
         await self._send(stream, hello=self._hello)
@@ -140,13 +146,19 @@ class ReportClient:
 
     async def _tell_changes(self, stream: Any) -> bool:
         """Send the sets that are not what was sent last. Was there one?"""
-        instances, ejections = self._source.instances(), self._source.ejections()
-        before, self._told = self._told, (instances, ejections)
+        before, self._told = self._told, self._present()
+        instances, ejections, breakers = self._told
         if before[0] != instances:
             await self._send(stream, instances=instance_set(instances))
         if before[1] != ejections:
             await self._send(stream, ejections=ejection_set(ejections))
+        if before[2] != breakers:  # none at all, as an older control plane expects, needs no word
+            await self._send(stream, breakers=breaker_set(breakers))
         return before != self._told
+
+    def _present(self) -> tuple[Any, Any, Any]:
+        source = self._source
+        return source.instances(), source.ejections(), source.breakers()
 
     async def _tell_status(self, stream: Any) -> bool:
         """Answer what was asked. Was there something?"""
@@ -161,7 +173,7 @@ class ReportClient:
     async def _send(self, stream: Any, **body: Any) -> None:
         self._sequence += 1
         (kind,) = body
-        if kind in ("instances", "ejections"):
+        if kind in ("instances", "ejections", "breakers"):
             self._sets[self._sequence] = kind
         await stream.write(report_pb2.AgentReport(sequence=self._sequence, **body))
 

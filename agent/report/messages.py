@@ -5,7 +5,7 @@ Source: proto/mesh/api/v1/report.proto.
 
 from collections.abc import Iterable
 
-from agent.model.reports import EjectedHost, LocalInstance
+from agent.model.reports import EjectedHost, LocalInstance, ShownBreaker
 from mesh.api.v1 import report_pb2
 
 
@@ -17,6 +17,11 @@ def instance_set(instances: Iterable[LocalInstance]) -> report_pb2.InstanceSet:
 def ejection_set(ejections: Iterable[EjectedHost]) -> report_pb2.EjectionSet:
     """Always the full set."""
     return report_pb2.EjectionSet(ejections=[_ejection(item) for item in ejections])
+
+
+def breaker_set(breakers: Iterable[ShownBreaker]) -> report_pb2.BreakerSet:
+    """Always the full set."""
+    return report_pb2.BreakerSet(breakers=[_breaker(item) for item in breakers])
 
 
 def _instance(item: LocalInstance) -> report_pb2.Instance:
@@ -54,4 +59,15 @@ def _ejection(item: EjectedHost) -> report_pb2.Ejection:
         until_ms=item.until_ms,
         enforced=item.enforced,
         blocked_by=item.blocked_by,
+    )
+
+
+def _breaker(item: ShownBreaker) -> report_pb2.Breaker:
+    return report_pb2.Breaker(
+        name=item.breaker,
+        caller=item.caller,
+        state=item.phase.name,
+        since_ms=item.since_ms,
+        why=item.why,
+        opened=item.opened,
     )

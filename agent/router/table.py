@@ -13,7 +13,7 @@ Invariants: finding the host costs one lookup per length of wildcard, however ma
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import re2
 
@@ -35,10 +35,12 @@ from agent.router.matchers import CompiledHeader, CompiledQuery, compile_regex, 
 from agent.router.rewrites import PathRewrite, path_rewrite
 from mesh.resilience.backoff import Rng
 
-_PORT = re.compile(rb":[0-9]*\Z")
-_PREFIX, _EXACT, _REGEX = int(PathKind.PREFIX), int(PathKind.EXACT), int(PathKind.REGEX)
-_ALL = 1_000_000
-_FORWARDED_PROTO = b"x-forwarded-proto"
+_PORT: Final = re.compile(rb":[0-9]*\Z")
+_PREFIX: Final = int(PathKind.PREFIX)
+_EXACT: Final = int(PathKind.EXACT)
+_REGEX: Final = int(PathKind.REGEX)
+_ALL: Final = 1_000_000
+_FORWARDED_PROTO: Final = b"x-forwarded-proto"
 
 
 class Match:

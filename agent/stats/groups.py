@@ -6,9 +6,11 @@ Not:    the names of the groups (agent.stats.names), summing over workers and re
 Invariant: `report` gives every increase exactly once.
 """
 
+from typing import Final
+
 from agent.stats.histograms import BUCKETS_MS
 
-_BUCKETS = len(BUCKETS_MS) + 1
+_BUCKETS: Final = len(BUCKETS_MS) + 1
 
 
 class Histogram:

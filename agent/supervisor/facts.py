@@ -33,6 +33,7 @@ from agent.model.reports import EjectedHost
 from agent.report.client import ReportClient
 from agent.settings import Settings
 from agent.supervisor.bind_gate import BindGate
+from agent.supervisor.breakers import Breakers
 from agent.supervisor.build import BUILD
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
@@ -73,6 +74,7 @@ class Parts:
     gate: BindGate
     cells: CellBook
     ejections: Ejections
+    breakers: Breakers
     workloads: Workloads
     vault: Vault
     keeper: IdentityKeeper
@@ -238,6 +240,22 @@ class AgentFacts:
                 }
             )
         return found
+
+    def circuit_breakers(self) -> list[dict[str, Any]]:
+        """Every circuit breaker: its state, since when and why, and what counts towards the next."""
+        windows = self._parts.breakers.windows()
+        return [
+            {
+                "name": item.breaker,
+                "caller": item.caller,
+                "state": item.phase.name,
+                "since": _time(item.since_ms / 1000),
+                "why": item.why,
+                "opened": item.opened,
+                "window": dict(zip(("requests", "failed", "slow"), windows[item.breaker, item.caller], strict=True)),
+            }
+            for item in self._parts.breakers.shown()
+        ]
 
     def listeners(self) -> list[dict[str, Any]]:
         parts = self._parts

@@ -13,8 +13,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent.ipc.messages import CLUSTER, LISTENER, EjectRequest, HashTables, HostState, Identities, StatsDelta
+from agent.ipc import permits, token_memory
+from agent.ipc.messages import (
+    CLUSTER,
+    LISTENER,
+    BreakerGone,
+    BreakerNews,
+    BreakerState,
+    EjectRequest,
+    HashTables,
+    HostState,
+    Identities,
+    LimitAnswers,
+    LimitQuestions,
+    StatsDelta,
+    TokenMemory,
+)
 from agent.model.listener import Listener
+from agent.supervisor.bulkheads import BulkheadNames
 from agent.supervisor.cells import CellBook
 from agent.supervisor.sockets import ListenerSockets
 from agent.supervisor.worker_link import Launch, Owner, Target, WorkerLink
@@ -34,6 +50,8 @@ class Hooks(Protocol):
     """Who is told what workers say."""
 
     def eject_request(self, request: EjectRequest) -> None: ...
+    def breaker_news(self, news: BreakerNews) -> None: ...
+    def limit_questions(self, questions: LimitQuestions, reply: Callable[[LimitAnswers], None]) -> None: ...
     def stats(self, pid: int, delta: StatsDelta) -> None: ...
     def worker_gone(self, pid: int) -> None: ...
 
@@ -72,6 +90,9 @@ class WorkerPool(Owner):
         self._identities: Identities | None = None
         self._ejected: set[tuple[str, str]] = set()
         self._hash_tables: dict[str, tuple[HashTables, int]] = {}  # by cluster, with the descriptor of their memory
+        self._breakers: dict[tuple[str, str], tuple[BreakerState, int]] = {}  # with the permits' descriptor, or -1
+        self._tokens = token_memory.create(launch.slots)
+        self._bulkheads = BulkheadNames()
         self._stopping = False
         self._abandoned = False
         self._slots = [_Slot(None, Backoff(RESTART_BASE_S, RESTART_MAX_S)) for _ in range(launch.slots)]
@@ -128,6 +149,26 @@ class WorkerPool(Owner):
         for link in self.links:
             link.send(HostState(cluster, host, ejected))
 
+    def set_breaker(self, state: BreakerState, probes: int = 0) -> None:
+        """The state of a circuit breaker, for all workers, which share so many `probes`."""
+        self._close_permits(state.breaker, state.caller)
+        descriptor = permits.create(probes) if probes else -1
+        self._breakers[state.breaker, state.caller] = (state, descriptor)
+        for link in self.links:
+            link.send(state, *_given(descriptor))
+
+    def drop_breaker(self, breaker: str) -> None:
+        """There is no such circuit breaker any more."""
+        for name, caller in [key for key in self._breakers if key[0] == breaker]:
+            self._close_permits(name, caller)
+        for link in self.links:
+            link.send(BreakerGone(breaker))
+
+    def _close_permits(self, breaker: str, caller: str) -> None:
+        before = self._breakers.pop((breaker, caller), None)
+        if before is not None and before[1] >= 0:
+            os.close(before[1])
+
     def set_hash_tables(self, tables: HashTables, descriptor: int) -> None:
         """Choose the hosts of a cluster by these, in all workers. The descriptor is duplicated."""
         self._close_tables(tables.cluster)
@@ -162,7 +203,7 @@ class WorkerPool(Owner):
         for name in [name for name in self._sockets.problems if name not in self._tables[LISTENER]]:
             self._sockets.close(name)
         self._bound = {**self._tables, LISTENER: listeners}
-        missed = self._cells.follow(self._bound[CLUSTER])
+        missed = self._cells.follow([*self._bound[CLUSTER], *self._bulkheads.of(self._bound)])
         if missed:
             _log.error("too many clusters to count their limits for all", left_out=len(missed), first=missed[0])
         self._targets = [self._target(number) for number in range(len(self._slots))]
@@ -214,12 +255,15 @@ class WorkerPool(Owner):
             return
         slot.link = link
         _log.info("worker started", slot=number, pid=link.pid)
+        link.send(TokenMemory(number, len(self._slots)), self._tokens)
         if self._identities is not None:
             link.send(self._identities)
         for cluster, host in self._ejected:
             link.send(HostState(cluster, host, True))
         for tables, descriptor in self._hash_tables.values():
             link.send(tables, descriptor)
+        for state, descriptor in self._breakers.values():
+            link.send(state, *_given(descriptor))
         if self._targets:
             link.feed(self._targets[number])
 
@@ -250,6 +294,12 @@ class WorkerPool(Owner):
     def on_eject_request(self, request: EjectRequest) -> None:
         self._hooks.eject_request(request)
 
+    def on_breaker_news(self, news: BreakerNews) -> None:
+        self._hooks.breaker_news(news)
+
+    def on_limit_questions(self, worker: WorkerLink, questions: LimitQuestions) -> None:
+        self._hooks.limit_questions(questions, worker.send)
+
     def on_stats(self, worker: WorkerLink, delta: StatsDelta) -> None:
         self._hooks.stats(worker.pid, delta)
 
@@ -274,3 +324,7 @@ class WorkerPool(Owner):
         slot.start_at = self._clock.monotonic() + delay_s
         if not delay_s:
             self._start(worker.slot)
+
+
+def _given(descriptor: int) -> tuple[int, ...]:
+    return (descriptor,) if descriptor >= 0 else ()

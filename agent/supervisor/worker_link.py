@@ -31,6 +31,9 @@ from agent.ipc.channel import Channel, ChannelFull
 from agent.ipc.messages import (
     LISTENER,
     AddListener,
+    BreakerGone,
+    BreakerNews,
+    BreakerState,
     Cells,
     Commit,
     Committed,
@@ -40,11 +43,14 @@ from agent.ipc.messages import (
     HashTables,
     HostState,
     Identities,
+    LimitAnswers,
+    LimitQuestions,
     Ping,
     Pong,
     Ready,
     Remove,
     StatsDelta,
+    TokenMemory,
     Welcome,
 )
 from agent.supervisor.changes import changes
@@ -56,6 +62,7 @@ from mesh.tasks import spawn
 
 _log = get_logger(__name__)
 
+Told = Identities | HostState | HashTables | TokenMemory | LimitAnswers | BreakerState | BreakerGone
 SILENT_S = 2.0
 START_S = 20.0  # a cold disk: python and its modules are read
 SLICE = 32
@@ -97,6 +104,12 @@ class Owner:
     """Who is told what a worker says: the pool."""
 
     def on_eject_request(self, request: EjectRequest) -> None:
+        raise NotImplementedError
+
+    def on_breaker_news(self, news: BreakerNews) -> None:
+        raise NotImplementedError
+
+    def on_limit_questions(self, worker: "WorkerLink", questions: LimitQuestions) -> None:
         raise NotImplementedError
 
     def on_stats(self, worker: "WorkerLink", delta: StatsDelta) -> None:
@@ -152,7 +165,7 @@ class WorkerLink:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def send(self, message: Identities | HostState | HashTables, *descriptors: int) -> None:
+    def send(self, message: Told, *descriptors: int) -> None:
         """Tell it something that needs no Commit. Descriptors are duplicated."""
         self._send(message, descriptors)
 
@@ -236,9 +249,8 @@ class WorkerLink:
         self._send(Commit(self._commits))
 
     def _send_cells(self, target: Target) -> None:
-        for cluster in target.tables["cluster"]:
-            index = target.cells.get(cluster)
-            if index is not None and self._cells.get(cluster) != index:
+        for cluster, index in target.cells.items():
+            if self._cells.get(cluster) != index:
                 self._send(Cells(cluster, index))
                 self._cells[cluster] = index
         for cluster in [cluster for cluster in self._cells if cluster not in target.cells]:
@@ -278,6 +290,10 @@ class WorkerLink:
                 self.loop_lag_ms = lag
             case EjectRequest():
                 self._owner.on_eject_request(message)
+            case BreakerNews():
+                self._owner.on_breaker_news(message)
+            case LimitQuestions():
+                self._owner.on_limit_questions(self, message)
             case StatsDelta():
                 self._owner.on_stats(self, message)
             case Drained():

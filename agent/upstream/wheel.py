@@ -12,11 +12,12 @@ import asyncio
 import heapq
 import math
 from time import monotonic
+from typing import Final
 
-RESOLUTION_S = 0.01
-COARSE_S = 0.5
-COARSE_FROM_S = 10.0
-NEVER = math.inf
+RESOLUTION_S: Final = 0.01
+COARSE_S: Final = 0.5
+COARSE_FROM_S: Final = 10.0
+NEVER: Final = math.inf
 
 
 class Timed:

@@ -160,7 +160,9 @@ def test_inline_routes_have_names_of_their_own() -> None:
         ),
         (
             listener(chain(filters=[tcp(), tcp()])),
-            "filter_chains[0].filters: found 2 filters, expected one: the agent does not enforce it",
+            "filter_chains[0].filters[0].typed_config: found envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, "
+            "expected envoy.extensions.filters.network.rbac.v3.RBAC, or HttpConnectionManager or TcpProxy at the end: "
+            "the agent does not enforce it",
         ),
         (
             listener(chain(filters=[{"name": "x", "typed_config": typed("filters.http.router.v3.Router")}])),

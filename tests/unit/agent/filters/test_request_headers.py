@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import pytest
 
 from agent.codec.head import CHUNKED, NO_BODY, Headers, RequestHead
+from agent.codec.repeats import PlainRequests
 from agent.filters.request_headers import RequestHeaders
 from agent.model.listener import HttpConnectionManager
 
@@ -295,3 +296,19 @@ def test_what_is_said_of_the_client(mode: str, certificate: bytes, expected: byt
     alone = prepared(client=client, forward_client_cert=mode)
     adds = certificate and mode in ("APPEND_FORWARD", "SANITIZE_SET")
     assert alone.headers.get(b"x-forwarded-client-cert") == (OWN if adds else None)
+
+
+def test_fields_that_come_again_are_looked_through_by_each_chain() -> None:
+    """What one chain has found to be harmless is not so for another, nor is another head of the same connection."""
+    manager = HttpConnectionManager(stat_prefix="s", route_config="r")
+    inner, edge = RequestHeaders(manager, bits()), RequestHeaders(replace(manager, use_remote_address=True), bits())
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nX-Envoy-Decorator-Operation: x\r\n\r\n"
+    bad = raw.replace(b"Decorator-Operation", b"Retry-On")
+    client = PlainRequests(8192, 100)
+    for message, chain, kept in [(raw, inner, True), (raw, edge, False), (bad, inner, False), (bad, edge, False)] * 2:
+        for _ in range(4):
+            head = client.read(message)
+            assert head is not None
+            assert chain.prepare(head, AClient()) == ""
+            assert any(name.startswith(b"x-envoy-d") for name in head.headers.index) == kept
+            assert not any(name.startswith(b"x-envoy-r") for name in head.headers.index)

@@ -13,8 +13,10 @@ import pytest
 import agent.model
 from agent.ipc import frames, messages
 from agent.ipc.frames import FrameError, decode, encode
+from agent.model.circuit_breaker import Phase
 from agent.model.cluster import Cluster, Endpoint, HashTable, LoadAssignment, OutlierDetection, TransportSocket
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener
+from agent.model.rate_limit import LimitAnswer, LimitQuestion, LimitState, LimitVerdict
 from agent.model.route import Forward, PathKind, Route, RouteMatch, VirtualHost, WeightedCluster
 from agent.model.tls import DownstreamTls, KeyPair, UpstreamTls
 from mesh.vocabulary import HealthStatus, Locality
@@ -60,6 +62,7 @@ ASSIGNMENT = LoadAssignment(
         Endpoint(address="::1", port=2, transport=(("tlsMode", "gossamer"),)),
     ),
 )
+LIMIT_STATE = LimitState(name="a/b/c", requests=5, window_s=60, remaining=0, reset_s=3)
 EXAMPLES = (
     messages.Welcome(slot=1, slots=2, node="n", shared_bytes=4096),
     messages.Put(messages.LISTENER, LISTENER.name, LISTENER),
@@ -72,7 +75,13 @@ EXAMPLES = (
     messages.Identities((KeyPair(identity="i", chain_pem=b"c", key_pem=b"k"),), b"roots"),
     messages.HostState("c", "127.0.0.1:1", True),
     messages.HashTables("c", (HashTable(priority=0, hosts=("127.0.0.1:1",), ring=True, entries=9),)),
+    messages.BreakerState("default/c", "spiffe://x", Phase.HALF_OPEN, 7),
+    messages.BreakerGone("default/c"),
+    messages.BreakerNews("default/c", "", 7, b"\x00\x01", begun=True, refused=2, fallbacks=1),
     messages.Cells("c", 3),
+    messages.TokenMemory(1, 2),
+    messages.LimitAnswers((LimitAnswer(7, LimitVerdict.OVER, (LIMIT_STATE,), ((b"retry-after", b"3"),)),)),
+    messages.LimitQuestions((LimitQuestion(7, "gossamer", ((("limit", "a/b/c"),),), 0.02),)),
     messages.Ping(1),
     messages.Drain(5.0),
     messages.Ready(42),

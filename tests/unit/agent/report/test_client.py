@@ -11,7 +11,7 @@ from envoy.service.status.v3.csds_pb2 import ClientConfig
 
 from agent.identity import authority, channels
 from agent.identity.keys import make_keys
-from agent.model.reports import EjectedHost, LocalInstance
+from agent.model.reports import EjectedHost, LocalInstance, ShownBreaker
 from agent.report import client as client_module
 from agent.report.client import ReportClient
 from agent.settings import ControlPlaneSettings
@@ -37,12 +37,16 @@ class Said:
     def __init__(self) -> None:
         self.now: tuple[LocalInstance, ...] = (replace(INSTANCE, namespace="default"),)
         self.ejected: tuple[EjectedHost, ...] = ()
+        self.broken: tuple[ShownBreaker, ...] = ()
 
     def instances(self) -> tuple[LocalInstance, ...]:
         return self.now
 
     def ejections(self) -> tuple[EjectedHost, ...]:
         return self.ejected
+
+    def breakers(self) -> tuple[ShownBreaker, ...]:
+        return self.broken
 
     def client_status(self, *, contents: bool) -> bytes:
         config = ClientConfig()

@@ -21,6 +21,7 @@ from agent.model.cluster import Cluster, Endpoint, LoadAssignment, OutlierDetect
 from agent.model.listener import Direction, Listener
 from agent.report.client import ReportClient
 from agent.supervisor.bind_gate import BindGate
+from agent.supervisor.breakers import Breakers
 from agent.supervisor.cells import CellBook
 from agent.supervisor.config_flow import ConfigFlow
 from agent.supervisor.ejections import Ejections
@@ -83,6 +84,10 @@ class Supervisor:
             Detector, tell=lambda *_: None, changed=lambda: None, count=self.totals.count, clock=clock,
             rng=lambda: 0.5,
         )  # fmt: skip
+        self.breakers = Breakers(
+            tell=lambda *_: None, forget=lambda _: None, changed=lambda: None, count=self.totals.count,
+            gauge=self.totals.replace_gauge, clock=clock,
+        )  # fmt: skip
         plan = PortPlan(
             inbound_range=(20000, 20009), inbound_address="127.0.0.1", outbound_start=15100,
             outbound_address="127.0.0.1", reserved=frozenset(),
@@ -101,8 +106,8 @@ class Supervisor:
             Parts(
                 settings=self.settings, node=Node(id="n1"), clock=clock, totals=self.totals, session=self.session,
                 client=self.client, flow=self.flow, pool=self.pool, gate=self.gate, cells=self.cells,
-                ejections=self.ejections, workloads=self.workloads, vault=self.vault, keeper=self.keeper,
-                reports=self.reports,
+                ejections=self.ejections, breakers=self.breakers, workloads=self.workloads,
+                vault=self.vault, keeper=self.keeper, reports=self.reports,
             ),
             on_drain=lambda: self.asked.append("drain"),
             on_quit=lambda: self.asked.append("quit"),

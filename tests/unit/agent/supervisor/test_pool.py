@@ -17,7 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from agent.ipc.messages import CLUSTER, KINDS, LISTENER, EjectRequest, Identities, StatsDelta
+from agent.ipc.messages import CLUSTER, KINDS, LISTENER, BreakerNews, EjectRequest, Identities, StatsDelta
 from agent.model.cluster import Cluster, LoadAssignment
 from agent.model.listener import Direction, FilterChain, Listener, TcpProxy
 from agent.model.tls import KeyPair
@@ -42,6 +42,8 @@ class Told:
 
     def eject_request(self, request: EjectRequest) -> None:
         self.requests.append(request)
+
+    def breaker_news(self, news: BreakerNews) -> None: ...
 
     def stats(self, pid: int, delta: StatsDelta) -> None: ...
 
@@ -72,7 +74,7 @@ def tables(*listeners: Listener, clusters: int = 1) -> Tables:
 async def running(
     state_dir: Path, *, slots: int = 1, sockets: ListenerSockets | None = None, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[WorkerPool, Told]]:
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ.setdefault("PYTHONPATH", str(ROOT))  # else the build that is tested
     launch = Launch(
         slot=0, slots=slots, node="n", state_dir=state_dir, access_log=state_dir / "access.log",
         log_level="info", log_json=False, program=("-m", "tests.support.stub_worker", *flags),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ipc.messages import CLUSTER, KINDS, LISTENER, ROUTE_CONFIGURATION, EjectRequest, StatsDelta
+from agent.ipc.messages import CLUSTER, KINDS, LISTENER, ROUTE_CONFIGURATION, BreakerNews, EjectRequest, StatsDelta
 from agent.model.cluster import Hashing, LbPolicy, OutlierDetection
 from agent.model.route import HashKind, HashPolicy
 from agent.supervisor.cells import CellBook
@@ -31,7 +31,7 @@ class Node:
     """A pool of real workers that is ticked, with what it tells."""
 
     def __init__(self, state_dir: Path, slots: int, sockets: ListenerSockets | None = None) -> None:
-        os.environ["PYTHONPATH"] = str(ROOT)
+        os.environ.setdefault("PYTHONPATH", str(ROOT))  # else the build that is tested
         launch = Launch(
             slot=0, slots=slots, node="n", state_dir=state_dir, access_log=state_dir / "access.log",
             log_level="warning", log_json=True,
@@ -61,6 +61,8 @@ class Node:
 
     def eject_request(self, request: EjectRequest) -> None:
         self.requests.append(request)
+
+    def breaker_news(self, news: BreakerNews) -> None: ...
 
     def stats(self, pid: int, delta: StatsDelta) -> None:
         self.counters.update(delta.counters)

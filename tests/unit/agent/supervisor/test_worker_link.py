@@ -48,7 +48,7 @@ class Linked:
 
 @asynccontextmanager
 async def linked(state_dir: Path, *program: str) -> AsyncIterator[Linked]:
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ.setdefault("PYTHONPATH", str(ROOT))  # else the build that is tested
     launch = Launch(
         slot=0, slots=1, node="n", state_dir=state_dir, access_log=state_dir / "access.log", log_level="info",
         log_json=False, program=program or ("-m", "tests.support.stub_worker"),
