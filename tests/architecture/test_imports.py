@@ -69,7 +69,7 @@ from agent.supervisor.detection import make_detector
 from agent.xds.decoding import decode_resource
 print("\\n".join(sys.modules))
 """
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {"PYTHONPATH": str(ROOT), **os.environ}
     done = subprocess.run([sys.executable, "-P", "-c", code], env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     modules = set(done.stdout.splitlines())

@@ -95,6 +95,7 @@ DIFFERENCES: dict[str, Difference] = {
         places=WHOLE, holds=lambda envoy, agent: _status(agent) == 400 and not agent.requests
     ),
     # --- kinder, or more exact
+    "retry-after": Difference(places=r"answer\d+ retry-after", values=_absent_from_envoy),
     "http-10": Difference(places=WHOLE, holds=_served(426)),
     "http-10-answers": Difference(
         places=r"answer\d line", values=lambda envoy, agent: envoy.replace("HTTP/1.0", "HTTP/1.1") == agent

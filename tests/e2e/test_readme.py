@@ -7,8 +7,6 @@ with a user namespace. Where the system allows neither, its address and folder a
 import json
 import os
 import re
-import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -62,17 +60,6 @@ def environment(address: str) -> dict[str, str]:
     }
 
 
-def with_curl(folder: Path) -> dict[str, str]:
-    """PATH with a curl on it."""
-    if shutil.which("curl"):
-        return {}
-    program = folder / "bin" / "curl"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {curl_module.__file__} "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
-
-
 def typed(tmp_path: Path, *, private: list[str]) -> dict[str, object]:
     """Run both blocks; how the second ended and what both printed."""
     first, second = blocks("Quickstart")
@@ -84,7 +71,7 @@ def typed(tmp_path: Path, *, private: list[str]) -> dict[str, object]:
     task = tmp_path / "task.json"
     task.write_text(json.dumps({"first": first, "ready": f"http://{address}:8080/readyz", "second": second}))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GOSSAMER_")}
-    clean |= {**with_curl(tmp_path), **extra}
+    clean |= {**curl_module.on_path(tmp_path), **extra}
     done = subprocess.run(
         [*private, sys.executable, "-m", "tests.support.terminals", str(task)],
         cwd=ROOT, capture_output=True, text=True, timeout=180, check=False, env=clean,

@@ -93,7 +93,7 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed (make fuzz does that); it has wheels for x86-64 only", file=sys.stderr)
         return 69
-    share = max(1, options.seconds * JOBS // len(options.only))
+    share = max(1, options.seconds * min(JOBS, len(options.only)) // len(options.only))
     with ThreadPoolExecutor(JOBS) as pool:
         results = list(pool.map(lambda name: fuzz(TARGETS[name], share), options.only))
     print(f"{'target':<12}{'inputs':>12}{'per second':>12}{'peak MiB':>10}   {share} s each")

@@ -4,7 +4,6 @@ Invariants: any bytes of a resource are taken, or refused with a reason; what is
 there without a complaint. Any response on a stream is answered, or is no message. Any frame is ours or a FrameError.
 """
 
-import contextlib
 import pickletools
 import zlib
 
@@ -136,11 +135,11 @@ def _numbers_its_memo(body: bytes) -> bool:
 
     The checksum is right in this target as it is for no accident, and the socket pair is the agent's own.
     """
-    with contextlib.suppress(ValueError):  # the reader ends there too
-        for opcode, argument, _ in pickletools.genops(body):
-            if opcode.name in ("PUT", "LONG_BINPUT") and argument > len(body):
-                return True
-    return False
+    try:
+        found = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(body)]
+    except ValueError:  # the reader may get further
+        return b"p" in body or b"r" in body
+    return any(name in ("PUT", "LONG_BINPUT") and argument > len(body) for name, argument in found)
 
 
 def _frame_seeds() -> list[bytes]:

@@ -80,5 +80,6 @@ FIELDS = (
     "consistentHash", "maglev", "ringHash", "warmup", "distribute", "failover", "retryBudget", "tcpKeepalive",
     "splitExternalLocalOriginErrors", "ISTIO_MUTUAL", "MUTUAL", "SIMPLE", "portLevelSettings", "portLevelMtls",
     "redirect", "directResponse", "rewrite", "uriRegexRewrite", "fault", "corsPolicy", "mirrors", "retries",
+    "RateLimit", "failureMode", "enforceAt", "claim", "REMOTE_ADDRESS",
     "withoutHeaders", "queryParams", "regex", "headers", "timeout", "grpcStatus", "http2KeepAlive",
 )  # fmt: skip

@@ -9,15 +9,20 @@ Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_ma
 import json
 from dataclasses import dataclass
 
+from tests.support.bad_own_policies import BULKHEADS, CIRCUIT_BREAKERS, RATE_LIMITS
+from tests.support.bad_security_policies import AUTHORIZATION_POLICIES, REQUEST_AUTHENTICATIONS
 from tests.support.certificates import made_pair
 from tests.support.secrets import CERTIFICATE, KEY
 
 VS, DR, SE, WE = "VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry"
 PA, SVC, SECRET = "PeerAuthentication", "Service", "Secret"
+RA, AP = "RequestAuthentication", "AuthorizationPolicy"
 GW = "Gateway"
+CB, BH, RL = "CircuitBreaker", "Bulkhead", "RateLimit"
 _API_VERSIONS = {
     **dict.fromkeys((VS, DR, SE, WE, GW), "networking.istio.io/v1"),
-    PA: "security.istio.io/v1",
+    **dict.fromkeys((PA, RA, AP), "security.istio.io/v1"),
+    **dict.fromkeys((CB, BH, RL), "gossamer.mesh/v1"),
     SVC: "v1",
 }
 
@@ -466,6 +471,11 @@ _BY_KIND = {
     WE: _WORKLOAD_ENTRIES,
     GW: _GATEWAYS,
     PA: _PEER_AUTHENTICATIONS,
+    RA: REQUEST_AUTHENTICATIONS,
+    AP: AUTHORIZATION_POLICIES,
+    CB: CIRCUIT_BREAKERS,
+    BH: BULKHEADS,
+    RL: RATE_LIMITS,
     SVC: _SERVICES,
 }
 
@@ -476,6 +486,11 @@ _GOOD = {
     WE: "{address: 10.0.0.1}",
     GW: _server(),
     PA: "{}",
+    RA: "{}",
+    AP: "{}",
+    CB: "{target: {host: a}}",
+    BH: "{target: {host: a}}",
+    RL: "{limits: [{name: a, rates: [{requests: 1, per: SECOND}]}]}",
     SVC: "{ports: [{port: 80}]}",
 }
 

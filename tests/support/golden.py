@@ -1,7 +1,7 @@
 """The compiler's golden cases: a folder with input.yaml and proxy.yaml, and what is compiled from them.
 
-proxy.yaml: `node` (an xDS Node as JSON), `delta`; optionally `secrets` (it is given them) and `input`, the name of the
-case whose input.yaml is used.
+proxy.yaml: `node` (an xDS Node as JSON), `delta`; optionally `secrets` (it is given them), `input`, the name of the
+case whose input.yaml is used, `settings` of the mesh and `jwks`, fetched keys by their URL.
 """
 
 import json
@@ -24,7 +24,9 @@ from google.protobuf.message import Message
 from controlplane.compiler.access_log import access_log
 from controlplane.compiler.compile import Compiler
 from controlplane.compiler.types import Condition, Resource
+from controlplane.model.mesh_state import Changes
 from controlplane.model.proxy import Proxy
+from controlplane.settings import MeshSettings
 from controlplane.snapshot.view import View
 from mesh.xds import type_url
 from tests.support.compiling import mesh_of, proxy_of
@@ -74,7 +76,10 @@ class Case:
 
     @cached_property
     def compiled(self) -> tuple[View, tuple[Condition, ...]]:
-        mesh, compiler = mesh_of(self.input), Compiler()
+        settings = MeshSettings.model_validate(self.spec.get("settings", {}))
+        mesh, compiler = mesh_of(self.input, settings=settings), Compiler()
+        fetched = tuple(self.spec.get("jwks", {}).items())
+        mesh = mesh.with_changes(Changes(revision=mesh.revision + 1, jwks=fetched)) if fetched else mesh
         shared = compiler.compile_scope(mesh, mesh.scope_of(self.proxy))
         own = compiler.compile_proxy(mesh, self.proxy)
         return View(mesh.revision, shared, own), compiler.conditions(mesh)

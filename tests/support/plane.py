@@ -17,6 +17,7 @@ from controlplane.ca.service import CertificateAuthority, open_authority
 from controlplane.compiler.compile import Compiler
 from controlplane.discovery.agent_desk import AgentDesk
 from controlplane.discovery.client_status import ClientStatuses
+from controlplane.distribution.breakers import BreakerTable
 from controlplane.distribution.events import EventLog
 from controlplane.distribution.ledger import Connection, DistributionLedger
 from controlplane.distribution.stream_sync import Span, StreamSync
@@ -56,6 +57,7 @@ class Plane:
     registry: CollectorRegistry
     syncs: dict[int, StreamSync] = field(default_factory=dict)
     delivered: list[Update] = field(default_factory=list)
+    breakers: BreakerTable = field(default_factory=BreakerTable)
 
     @property
     def view(self) -> ReplicaView:
@@ -65,6 +67,7 @@ class Plane:
             traffic=self.traffic,
             events=self.events,
             readiness=lambda: self.ready,
+            breakers=self.breakers,
         )
 
     def deliver(self, updates: Iterable[Update]) -> None:

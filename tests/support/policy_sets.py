@@ -38,6 +38,7 @@ class _Maker:
         made += [self._entry("STATIC")] if self._likely(0.3) else []
         made += [self._entry("DNS")] if self._likely(0.3) else []
         made += [self._peers()] if self._likely(0.6) else []
+        made += [self._rate_limit(number) for number in range(self._rng.randint(0, 2))]
         return "---\n".join(json.dumps(item) + "\n" for item in made)
 
     # --- chance
@@ -100,6 +101,36 @@ class _Maker:
                 "portLevelMtls": {str(port): {"mode": self._one(modes)}},
             }
         return _object("security.istio.io/v1", "PeerAuthentication", name, spec)
+
+    def _rate_limit(self, number: int) -> Json:
+        reach = self._one(("LOCAL", "GLOBAL"))
+        match = {
+            "methods": ["GET", "POST"],
+            "path": {self._one(("exact", "prefix", "regex")): "/a.b"},
+            "headers": {"x-a": {"prefix": "b"}, "x-b": {}},
+        }
+        keys = [{"attribute": own} for own in ("PATH", "METHOD", "PRINCIPAL", "REMOTE_ADDRESS")]
+        keys += [{"header": "X-User"}, {"claim": "sub"}]
+        limits = [
+            {
+                "name": f"l{index}",
+                "rates": [{"requests": index + 1, "per": self._one(("SECOND", "DAY"))}],
+                "keys": self._rng.sample(keys, self._rng.randint(0, 3)),
+                **self._some(match=lambda: match),
+            }
+            for index in range(self._rng.randint(1, 3))
+        ]
+        spec = {
+            "limits": limits,
+            "scope": reach,
+            "shadow": self._likely(0.2),
+            **self._some(selector=lambda: {"matchLabels": {"app": self._services[0]}}),
+        }
+        if reach == "GLOBAL":
+            spec |= self._some(failureMode=lambda: "DENY", headers=lambda: "RATELIMIT", timeout=lambda: "50ms")
+        if not any(key.get("attribute") == "PRINCIPAL" for limit in limits for key in limit["keys"]):
+            spec |= self._some(enforceAt=lambda: ["INBOUND", "OUTBOUND"])
+        return _object("gossamer.mesh/v1", "RateLimit", f"limits-{number}", spec)
 
     # --- DestinationRule
 

@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controlplane.compiler.transport_sockets import SYSTEM_ROOTS
 from controlplane.snapshot.view import View
 from mesh.xds import type_url
-from mesh.xds.names import TRUST_SECRET
+from mesh.xds.names import CONTROL_PLANE_CLUSTER, TRUST_SECRET
 from tests.support.certificates import key_pem, self_signed
 from tests.support.envoys import envoy_binary
 from tests.support.golden import plain
 
 HTTP_MANAGER = "envoy.filters.network.http_connection_manager"
+# Of a bootstrap: filters that call the control plane are refused without it.
+_CONTROL_PLANE = {"name": CONTROL_PLANE_CLUSTER, "type": "STATIC", "connect_timeout": "5s"}
 TLS_DIR = "/gossamer-tls"  # what proxies of static configurations name as theirs
 
 
@@ -55,7 +57,7 @@ class StaticConfig:
         """A real Envoy takes all of it, and nothing in it is deprecated."""
         bootstrap = self._folder / "bootstrap.json"
         runtime = {"layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 32768}}]}
-        static = {"listeners": self.listeners, "clusters": self.clusters}
+        static = {"listeners": self.listeners, "clusters": [*self.clusters, _CONTROL_PLANE]}
         node = {"id": "static", "cluster": "static"}
         bootstrap.write_text(json.dumps({"node": node, "static_resources": static, "layered_runtime": runtime}))
         done = subprocess.run(

@@ -31,13 +31,20 @@ class Message:
 
 def requests(data: bytes) -> list[Message]:
     """Every request in the bytes of one connection; the last may be a part. A head that has not ended is left out."""
+    found, rest = whole_requests(data)
+    last = _message(rest, _REQUEST_LINE, frozenset())
+    return [*found, last[0]] if last is not None else found
+
+
+def whole_requests(data: bytes) -> tuple[list[Message], bytes]:
+    """The requests that have ended, and what is behind them."""
     found = []
-    while data and (message := _message(data, _REQUEST_LINE, frozenset())) is not None:
+    while (message := _message(data, _REQUEST_LINE, frozenset())) is not None and message[0].whole:
         if b"host" not in message[0].fields:
             raise Ambiguous(f"no host in {data[:200]!r}")
         found.append(message[0])
         data = data[message[1] :]
-    return found
+    return found, data
 
 
 def answers(data: bytes, methods: list[bytes]) -> list[Message]:

@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -36,10 +37,12 @@ def loopback_up() -> None:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
 
 
-def terminal(text: str, output: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """A shell of its own process group that runs the block and stops at what fails."""
+def terminal(
+    text: str, output: IO[bytes], *, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """A shell of its own process group that runs the block in `folder` and stops at what fails."""
     return subprocess.Popen(
-        ["bash", "-e", "-o", "pipefail", "-c", text],
+        ["bash", "-e", "-o", "pipefail", "-c", text], cwd=folder, env=env,
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

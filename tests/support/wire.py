@@ -4,6 +4,7 @@ A Case says which requests the origin sees, in order, with which bodies, and whi
 origin sees nothing of it. SERVED: it may look odd, but has one meaning.
 """
 
+import random
 from dataclasses import dataclass
 
 from tests.support import malformed
@@ -29,7 +30,9 @@ class Case:
 
     @property
     def methods(self) -> list[bytes]:
-        return [method for method, *_ in self.seen]
+        """Of the request that each final answer is for; what the origin has not seen counts as a GET."""
+        seen = iter(self.seen)
+        return [next(seen)[0] if status == 200 else b"GET" for status in self.statuses if status >= 200]
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -203,3 +206,21 @@ REFUSED = {
     name: Case(raw=raw, statuses=(status,), then=CLOSED)
     for name, (raw, status) in (AMBIGUOUS | malformed.REFUSED).items()
 }
+
+
+def pipelines(count: int) -> dict[str, Case]:
+    """So many sequences of cases on one connection, always the same ones."""
+    rng = random.Random(7)
+    open_ones = sorted(name for name, case in SERVED.items() if case.then == OPEN and not case.early)
+    last_ones = sorted(name for name, case in (SERVED | REFUSED).items() if not case.early)
+    found = {}
+    for number in range(count):
+        names = [*rng.choices(open_ones, k=rng.randint(1, 5)), rng.choice(last_ones)]
+        cases = [(SERVED | REFUSED)[name] for name in names]
+        found[f"pipeline {number}: {' + '.join(names)}"] = Case(
+            raw=b"".join(case.raw for case in cases),
+            seen=tuple(seen for case in cases for seen in case.seen),
+            statuses=tuple(status for case in cases for status in case.statuses),
+            then=cases[-1].then,
+        )
+    return found

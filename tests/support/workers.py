@@ -170,7 +170,7 @@ class Fed:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), takeover.fileno()),
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={"PYTHONPATH": str(ROOT), **os.environ},
             )
         return process, Channel(ours, self._hear, self._lost)
 
