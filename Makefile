@@ -10,10 +10,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 READY := .venv/.ready
 # With this environment everything that a test starts is the compiled build: -P keeps this folder from being found first.
-COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled GOSSAMER_BUILD=compiled
+COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) GOSSAMER_BUILD=compiled
 ON_COMPILED := tests/unit/agent tests/unit/test_build.py tests/transcripts tests/property/test_http1.py \
   tests/property/test_routes.py tests/property/test_load_balancing.py tests/property/test_outlier_detection.py \
-  tests/property/test_frames.py tests/differential/test_answers.py tests/differential/test_requests.py
+  tests/property/test_frames.py tests/differential/test_answers.py tests/differential/test_requests.py \
+  tests/differential/test_resilience.py
 FUZZER := .venv/.fuzzer
 FUZZ_SECONDS ?= 300
 CONFORMANCE := tests/conformance tests/transcripts tests/property/test_sessions.py tests/property/test_policy_sets.py
