@@ -324,6 +324,7 @@ class _Touched:
         after.views = _renewed(before.views, views)
         for host in self._reach:
             self._nodes.update(self._member_nodes(before, host), self._member_nodes(after, host))
+            self._nodes.update(workload.node for workload in self._maker.namesakes(host))
         after.node_views = _renewed(
             before.node_views, {node: self._maker.node_view(node, after._targets) for node in self._nodes if node}
         )

@@ -203,6 +203,11 @@ class ViewMaker:
             hosts.add(f"{name[1]}.{name[0]}.{self._settings.domain_suffix}")
         return hosts
 
+    def namesakes(self, host: str) -> tuple[Instance, ...]:
+        """The workloads that have registered under the host's name, whether its service has them or not."""
+        name = self._registered_name(host)
+        return self._workloads.named(name[0], name[1]) if name is not None else ()
+
     def _registered_name(self, host: str) -> tuple[str, str] | None:
         """(namespace, name) when the host has the form of a registration's."""
         head = host.removesuffix(f".{self._settings.domain_suffix}")

@@ -2,7 +2,7 @@
 
 Owns:   the shape of `gossamer.mesh/v1` Bulkhead, its defaults (resilience4j's).
 Not:    counting and waiting (the agent's), DestinationRule's connectionPool, which knows no callers and no wait.
-Source: docs/adr/0006-bulkhead-is-a-kind.md; resilience4j's BulkheadConfig (data-plane.md 1.4).
+Source: docs/adr/0007-bulkhead-is-a-kind.md; resilience4j's BulkheadConfig (data-plane.md 1.4).
 """
 
 from controlplane.policy.call_target import CallTarget

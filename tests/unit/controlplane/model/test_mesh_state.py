@@ -5,7 +5,7 @@ from dataclasses import replace
 from controlplane.model.mesh_state import Changes, MeshState
 from controlplane.model.proxy import Caller
 from controlplane.registry.instances import Ejection, Node
-from tests.support.compiling import SETTINGS, agent, fold, instance, mesh_of, put
+from tests.support.compiling import SETTINGS, agent, fold, instance, mesh_of, parse, put
 
 A, B = "a.default.svc.cluster.local", "b.default.svc.cluster.local"
 SERVICES = """\
@@ -41,6 +41,28 @@ def test_an_equal_instance_changes_nothing() -> None:
     assert after.views is mesh.views
     assert after.node_views is mesh.node_views
     assert after.revision == mesh.revision + 1
+
+
+def test_a_service_touches_the_node_of_its_namesake_that_it_does_not_select() -> None:
+    """What enters there is told by the service of that name."""
+    service = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: b}, ports: [{port: 80}]}}"
+    entry = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild}
+spec:
+  hosts: [a.default.svc.cluster.local]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  workloadSelector: {labels: {app: b}}
+"""
+    own = instance("a1", service="a")
+    (old,), (new,) = parse(service)[0], parse(entry)[0]
+    before = put(mesh_of(service), own)
+    changes = Changes(revision=before.revision + 1, objects=(new,), deleted_objects=(old.ref,))
+    after = before.with_changes(changes)
+    assert dict(after.node_views) == dict(put(mesh_of(entry), own).node_views)
+    assert after.node_views.changed_since(before.node_views) == {"node-1"}
 
 
 def test_a_state_never_changes() -> None:

@@ -19,6 +19,7 @@ KINDS = {
     "AuthorizationPolicy",
     "RateLimit",
     "CircuitBreaker",
+    "Bulkhead",
     "Service",
     "Secret",
 }
