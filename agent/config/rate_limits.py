@@ -39,7 +39,7 @@ Action_ = RateLimitMessage.Action
 LEAST_FILL_S = 0.05
 _RESOURCE_EXHAUSTED = 8
 _ERROR = 500
-# max_dynamic_descriptors: the agent keeps more clients apart than it says, never fewer (agent.model.token_cells).
+# max_dynamic_descriptors: what the agent keeps of clients is bounded for all limits together (agent.model.token_cells).
 _LOCAL = frozenset(
     {
         "stat_prefix", "status", "token_bucket", "filter_enabled", "filter_enforced", "descriptors",

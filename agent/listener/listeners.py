@@ -11,7 +11,7 @@ Invariants: a new connection gets the chains of the last Commit; a chain whose c
 
 from collections.abc import Callable, Mapping
 from socket import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.listener import acceptor
 from agent.listener.acceptor import Acceptor
@@ -33,6 +33,10 @@ class Chain(acceptor.Chain, Protocol):
     @property
     def active(self) -> int: ...
     def drain(self) -> None: ...
+    def follow(self, successor: Any) -> None:
+        """Judge requests on open connections as the chain does that new ones get."""
+        ...
+
     def close_idle(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -134,6 +138,7 @@ class Listeners:
         if config.name in self._unusable and live.order:
             return  # the last good ones stay
         kept = set(map(id, made.values()))
+        _succeed(live.chains, made)
         self._retire(tuple(chain for chain in live.order if id(chain) not in kept))
         live.config, live.chains, live.order = config, made, tuple(made.values())
 
@@ -191,6 +196,15 @@ class Listeners:
             stopped.abandon()
         for chain in self._all_chains():
             chain.abort()
+
+
+def _succeed(before: dict[FilterChain, Chain], after: dict[FilterChain, Chain]) -> None:
+    """Who may ask what holds at once, also on connections that are open: chains of one name follow each other."""
+    by_name = {config.name: chain for config, chain in after.items()}
+    for config, chain in before.items():
+        successor = by_name.get(config.name)
+        if config.name and successor is not None and successor is not chain:
+            chain.follow(successor)
 
 
 def _shared_by_chains(config: Listener) -> tuple[object, ...]:

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class TryOwner:
-    """Whose tries they are, and whom they tell. `action`: the Forward; `cluster`: an UpstreamCluster."""
+    """Whose tries they are, and whom they tell.
 
-    __slots__ = ("action", "chain", "cluster", "head")
+    `action`: the Forward; `cluster`: an UpstreamCluster; `identity`: the SPIFFE id in whose name they connect.
+    """
+
+    __slots__ = ("action", "chain", "cluster", "head", "identity")
 
     chain: "HttpChain"
     head: RequestHead
+    identity: str
     action: Any
     cluster: Any
 
@@ -103,7 +107,7 @@ class Attempt:
     def begin(self, fresh: bool = False) -> None:
         """Get a connection and send the request. `fresh`: not a connection that has waited in the pool."""
         owner = self.owner
-        identity = owner.chain.identity
+        identity = owner.identity
         pool: Pool | None = self.host.pools.get(identity)  # as `cluster.pool` does, but for a call less
         if pool is None:
             pool = owner.cluster.pool(self.host, identity)

@@ -52,6 +52,7 @@ class HttpChain:
         "_date",
         "_date_until",
         "_draining",
+        "_followers",
         "_listener_counts",
         "_logs",
         "_open",
@@ -115,6 +116,7 @@ class HttpChain:
         self._server = b"" if hcm.server_header_pass_through else hcm.server_name.encode()
         self._reporter = reporter_of(runtime, listener)
         self._open: set[HttpConnection] = set()
+        self._followers: list[HttpChain] = []  # those before it, with connections that are still open
         self._draining = False
         self._date = b""
         self._date_until = 0.0
@@ -174,6 +176,18 @@ class HttpChain:
         self._draining = True
         for connection in list(self._open):
             connection.drain()
+
+    def follow(self, successor: Any) -> None:
+        """Requests on connections that are still open pass the successor's filters: who may not ask any longer is
+        refused at once, not after the connection's end.
+        """
+        if not isinstance(successor, HttpChain):
+            return
+        followers, self._followers = [*self._followers, self], []
+        for chain in followers:
+            chain.filters = successor.filters
+            if chain.active:
+                successor._followers.append(chain)
 
     def close_idle(self) -> None:
         """Close the connections that have no request."""

@@ -72,7 +72,8 @@ class Exchange(TryOwner):
 
     def __init__(self, connection: "HttpConnection", head: RequestHead, now: float) -> None:
         self.connection = connection
-        self.chain = connection.chain
+        self.chain = chain = connection.chain
+        self.identity = chain.identity
         self.head = head
         self.started = self.active_at = now
         self.match: Any = None

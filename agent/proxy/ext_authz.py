@@ -10,7 +10,7 @@ Invariants: the request waits until the service has answered whole, or is answer
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agent.codec.head import ResponseHead
 from agent.codec.serialise import request_bytes
@@ -103,7 +103,8 @@ class Question(TryOwner):
     def __init__(
         self, stage: ExtAuthzStage, exchange: "Exchange", resume: Callable[[], None], counts: list[int]
     ) -> None:  # fmt: skip
-        self.chain: Any = _Asker(exchange.chain)
+        self.chain = exchange.chain
+        self.identity = exchange.chain.asking_identity  # of the workload that is asked for
         self.action = stage.forward
         self.cluster = exchange.chain.runtime.snapshot.clusters.get(stage.config.cluster)
         self.head = stage.questions.head(exchange.head)
@@ -248,13 +249,3 @@ class Question(TryOwner):
         """The request is over, and so is the question."""
         if not self._over:
             self._close()
-
-
-class _Asker:
-    """The chain as a question needs it: it asks in the name of the workload that is asked for."""
-
-    __slots__ = ("clock", "identity")
-
-    def __init__(self, chain: Any) -> None:
-        self.identity = chain.asking_identity
-        self.clock = chain.clock

@@ -105,6 +105,7 @@ class MirroredRequest(TryOwner):
 
     def __init__(self, exchange: "Exchange", mirror: Mirror, cluster: Any) -> None:
         self.chain = exchange.chain
+        self.identity = exchange.identity
         self.action = exchange.action
         self.cluster = cluster
         self.head = _head_of(exchange, mirror)

@@ -108,6 +108,9 @@ class TcpChain:
         """Connections of which a side is still there."""
         return len(self._open)
 
+    def follow(self, successor: object) -> None:
+        """A connection is judged when it comes, as by Envoy."""
+
     def drain(self) -> None:
         """Bytes have no place where a connection could end in peace: it goes on until its ends close it, or `abort`."""
 

@@ -60,7 +60,7 @@ def _key(found: Any) -> Key | None:
         return None
     try:
         algorithms, check = make(found)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     named = found.get("alg")
     key_id = found.get("kid")
@@ -135,6 +135,8 @@ def _okp(found: dict[str, Any]) -> tuple[frozenset[str], Check]:
 
 def _oct(found: dict[str, Any]) -> tuple[frozenset[str], Check]:
     secret = _bytes(found["k"])
+    if not secret:
+        raise ValueError("an empty secret")
 
     def check(algorithm: str, signed: bytes, signature: bytes) -> bool:
         return hmac.compare_digest(hmac.digest(secret, signed, _HASHES[algorithm[2:]]), signature)

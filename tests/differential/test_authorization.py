@@ -234,6 +234,19 @@ TRICKS: tuple[bytes, ...] = (
 _STRICTER = (b"/secret%00", b"/secret#x")
 
 
+_TELLING = {
+    "path": ("a", "a with a query", "deeper", "secret below", "upper", "header on a"),
+    "template": ("template", "template, deeper", "template, bare", "template, encoded", "template, odd"),
+    "host": ("plain", "host", "host with a port"),
+    "header": ("plain", "header", "another header", "two headers", "empty header", "header on a"),
+}
+
+
+def _telling(name: str) -> tuple[str, ...]:
+    """The requests that tell a condition from its neighbours."""
+    return _TELLING.get(name.partition("-")[0], ("plain", "a", "secret below", "header on a"))
+
+
 def _shown(text: bytes) -> str:
     return text.decode("latin-1").replace("/", "|")
 
@@ -242,19 +255,18 @@ CASES = [
     *(
         Case(name=f"{name}: {request}", listener=name, send=(REQUESTS[request],))
         for name in PERMISSIONS
-        for request in REQUESTS
-        if not request.startswith("forwarded") and request != "post"
+        for request in _telling(name)
     ),
     *(
         Case(name=f"not-{name}: {request}", listener=f"not-{name}", send=(REQUESTS[request],))
         for name in PERMISSIONS
-        for request in ("plain", "a", "header", "two headers", "template", "host")
+        for request in ("plain", "a", "header")
     ),
     *(
         Case(name=f"{prefix}{name}: {request}", listener=f"{prefix}{name}", send=(REQUESTS[request],))
         for name in PRINCIPALS
         for prefix in ("", "not-")
-        for request in ("plain", "a", "header", "forwarded", "forwarded twice", "forwarded v6", "forwarded nonsense")
+        for request in ("a", "header", "forwarded twice", "forwarded v6", "forwarded nonsense")
     ),
     *(
         Case(name=f"action {name}: {_shown(target)}", listener=f"action-{name}", send=(get(target),))

@@ -164,7 +164,7 @@ SEGMENTS = ["secret", "%73ecret", "x", ".", "..", "%2e", "%2E%2e", "..;", ".;x",
 @settings(max_examples=examples(500))
 @given(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=6), st.booleans())
 def test_no_spelling_of_a_path_walks_around_a_rule(segments: list[str], merge: bool) -> None:
-    """What a server reads in the path that we pass on, dot segments and parameters obeyed, is what the rule has read."""
+    """What a server reads in the path that we pass on, dot segments and parameters obeyed, the rule has read too."""
     sent = "/" + "/".join(segments)
     passed = normalized(sent.encode(), merge)
     assert passed is not None

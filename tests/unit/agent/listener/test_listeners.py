@@ -44,6 +44,9 @@ class Chain:
     def drain(self) -> None:
         self.said.append("drain")
 
+    def follow(self, successor: Any) -> None:
+        self.said.append(f"follow {successor.config.name}")
+
     def close_idle(self) -> None:
         self.said.append("close_idle")
 
@@ -112,6 +115,15 @@ async def test_new_connections_get_the_new_chains(served: Served) -> None:
         assert await asked(sock) == "b"
         assert served.made[0].said == ["drain"]
         assert served.made[1].said == []
+
+
+async def test_open_connections_follow_the_chain_of_their_name(served: Served) -> None:
+    """What a policy forbids is forbidden on them too, not after their end."""
+    with listen() as sock:
+        served.listeners.put(config(chain("a", transport="tls"), chain("b")), sock.dup())
+        served.listeners.put(config(chain("a", transport="raw_buffer"), chain("c")), None)
+        assert served.made[0].said == ["follow a", "drain"]
+        assert served.made[1].said == ["drain"]
 
 
 async def test_a_chain_that_is_the_same_stays(served: Served) -> None:
