@@ -52,6 +52,7 @@ class Lab:
 PORTS = (3001, 3002, 3003)
 OBJECTS = {
     "/apis/networking.istio.io/v1/namespaces/default": ("virtualservices", "destinationrules", "gateways"),
+    "/apis/security.istio.io/v1/namespaces/default": ("requestauthentications", "authorizationpolicies"),
     "/apis/gossamer.mesh/v1/namespaces/default": ("circuitbreakers", "bulkheads", "ratelimits"),
 }
 USUAL = [("order-1", "HEALTHY"), ("user-1", "HEALTHY"), ("user-2", "HEALTHY")]
