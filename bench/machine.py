@@ -22,11 +22,11 @@ def tree(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def pin(pid: int, core: int) -> None:
-    """Bind every thread of the process and its descendants to one core."""
+def pin(pid: int, *cores: int) -> None:
+    """Bind every thread of the process and its descendants to these cores."""
     for process in tree(pid):
         for thread in process.threads():
-            os.sched_setaffinity(thread.id, {core})
+            os.sched_setaffinity(thread.id, cores)
 
 
 def tree_pids(pid: int) -> tuple[int, ...]:
