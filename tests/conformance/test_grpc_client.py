@@ -308,6 +308,36 @@ def test_a_server_has_its_listener_from_the_mesh(mesh: LocalMesh, bootstrap: Pat
         caller.until("the server answers", only("xds"))
 
 
+DENIED = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: guarded}
+spec:
+  selector: {matchLabels: {app: guarded}}
+  action: DENY
+  rules:
+  - {to: [{operation: {paths: ["/grpc.health.v1.Health/*"], notHosts: [nobody], ports: ["50051"]}}]}
+  - from: [{source: {namespaces: [other], notIpBlocks: [10.0.0.0/8]}}]
+    when: [{key: "request.headers[x-a]", values: [b]}]
+"""
+
+
+def test_a_server_enforces_authorization(mesh: LocalMesh, bootstrap: Path) -> None:
+    """gRFC A41: the server takes the filters, and a call that is denied says so; without the policy it is answered."""
+    address = f"{mesh.address(9)}:{PORT}"
+    workload = f"name=guarded,port={PORT},protocol=grpc,address={mesh.address(9)},labels.app=guarded"
+    server = bootstrap_of(
+        mesh, "server-3", str(mesh.ready["xds_plaintext"]), "--address", mesh.address(9), "--workload", workload
+    )
+    mesh.apply(service("guarded"))
+    with serving(mesh, server, address), calling(bootstrap, target="guarded:50051") as caller:
+        caller.until("the server answers", only("xds"))
+        mesh.apply(DENIED)
+        caller.until("calls are denied", lambda answers: {own.get("error") for own in answers} == {"PERMISSION_DENIED"})
+        mesh.rest("DELETE", "/apis/security.istio.io/v1/namespaces/default/authorizationpolicies/guarded")
+        caller.until("the server answers again", only("xds"))
+
+
 def test_client_and_server_speak_mtls_under_strict(mesh: LocalMesh) -> None:
     """Rule 32: certificates of the mesh by the bootstrap's provider on both sides; plaintext is not let in."""
     address = f"{mesh.address(5)}:{PORT}"

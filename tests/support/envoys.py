@@ -33,6 +33,7 @@ def start_envoy(
     sotw: bool = False,
     gateway: str = "",
     namespaces: Sequence[str] = ("default",),
+    concurrency: int = 1,
 ) -> Process:
     """Bootstrap a bare Envoy with meshctl (decision 15) on address `number`, start it, wait until it has listeners."""
     folder = mesh.root / node
@@ -49,7 +50,10 @@ def start_envoy(
         bootstrap.write_text(bootstrap.read_text().replace("DELTA_GRPC", "GRPC"))
     process = mesh.spawn(
         node,
-        [envoy_binary(), "-c", str(bootstrap), "--use-dynamic-base-id", "--log-level", "warning", "--concurrency", "1"],
+        [
+            *(envoy_binary(), "-c", str(bootstrap), "--use-dynamic-base-id", "--log-level", "warning"),
+            *("--concurrency", str(concurrency)),
+        ],
     )
 
     def serving() -> bool:

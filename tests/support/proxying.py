@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.model.cluster import Cluster, Endpoint, LoadAssignment
 from agent.model.listener import AccessLog, Direction, FilterChain, HttpConnectionManager, Listener, TcpProxy
+from agent.model.rbac import NetworkRbac
 from agent.model.route import (
     Action,
     Forward,
@@ -278,12 +279,13 @@ async def tcp_proxy(
     clusters: Sequence[tuple[Cluster, LoadAssignment]],
     identity: str = "",
     workload: str | None = None,
+    guards: tuple[NetworkRbac, ...] = (),
     **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """A TCP chain to the cluster of this name."""
     runtime = a_runtime(tmp_path / "access.log", clusters)
     proxied = TcpProxy(stat_prefix="s", cluster=name, access_logs=(LOG,), **settings)
-    async with serving(runtime, TcpChain, proxied, tmp_path, identity, workload) as proxy:
+    async with serving(runtime, TcpChain, proxied, tmp_path, identity, workload, guards) as proxy:
         yield proxy
 
 
@@ -295,8 +297,9 @@ async def serving(
     tmp_path: Path,
     identity: str,
     workload: str | None = None,
+    guards: tuple[NetworkRbac, ...] = (),
 ) -> AsyncIterator[Proxy]:
-    config = FilterChain(name="c", network=network)
+    config = FilterChain(name="c", network=network, guards=guards)
     listener = Listener(
         name="l",
         address="127.0.0.1",
