@@ -205,7 +205,7 @@ defaults
   timeout client 300s
   timeout server 15s
   retries 2
-  retry-on conn-failure 5xx
+  retry-on conn-failure 500 502 503 504
   option redispatch
   unique-id-format %%[uuid()]
   unique-id-header x-request-id

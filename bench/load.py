@@ -1,8 +1,8 @@
 """The load generator of the benches. Prints one JSON line: requests, errors, seconds, latencies in milliseconds, and
 of the processes `--watch` names their CPU seconds in just that time and their memory while the connections are open.
 
-Standard input says what is asked: the fields of a Shape, `authorities` and `tokens`, as JSON. An error is an answer that
-is not 200 or has another length than the shape says, and a connection that is closed.
+Standard input says what is asked: the fields of a Shape, `authorities` and `tokens`, as JSON. An error is an answer
+that is not 200 or has another length than the shape says, and a connection that is closed.
 
 Closed loop: each connection sends its next request when the answer is in. Open loop (`--rate`): requests are due at
 fixed moments whatever happens, and latency counts from the moment that a request was due (no coordinated omission).

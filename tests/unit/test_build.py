@@ -1,4 +1,4 @@
-"""The two builds: which one runs, and what a compiled one needs. `make test-compiled` runs this with the compiled one."""
+"""The two builds: which one runs, and what a compiled one needs. `make test-compiled` runs this with the compiled."""
 
 import os
 import subprocess
