@@ -42,10 +42,10 @@ demo-keep: $(READY) ## The same, and leave it running until Ctrl-C
 	@.venv/bin/meshctl demo --keep
 
 test: $(READY) ## Run all tests, two files at a time (PYTEST_ARGS="-n 0 PATH" for one)
-	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-all: $(READY) ## The same at full depth: random examples, many more of them, 1 GiB bodies, all differential cases
-	@GOSSAMER_TESTS=full GOSSAMER_DIFFERENTIAL=full $(PY) -m pytest -n 2 --dist loadfile --timeout 1800 $(PYTEST_ARGS)
+	@GOSSAMER_TESTS=full GOSSAMER_DIFFERENTIAL=full $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 1800 $(PYTEST_ARGS)
 
 test-conformance: $(READY) ## Run the protocol suites alone: conformance, transcripts, the client model, generated policy sets
 	@$(PY) -m pytest $(CONFORMANCE) $(PYTEST_ARGS)
@@ -58,7 +58,7 @@ build: $(READY) stubs ## Compile the hot packages with mypyc into build/compiled
 	@env $(COMPILED) $(PY) -c "from agent.supervisor.build import BUILD; print('build/compiled is', BUILD)"
 
 test-compiled: build ## The agent's units, transcripts, properties and a part of the differential suite on the compiled build
-	@env $(COMPILED) $(PY) -m pytest -n 2 --dist loadfile -o "pythonpath=build/compiled ." $(ON_COMPILED) $(PYTEST_ARGS)
+	@env $(COMPILED) $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -o "pythonpath=build/compiled ." $(ON_COMPILED) $(PYTEST_ARGS)
 
 fuzz: $(FUZZER) ## Coverage-guided fuzzing of parsers and decoders for FUZZ_SECONDS (300)
 	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
