@@ -1,10 +1,11 @@
 """Configured header operations, compiled: what is added, set and removed.
 
-Owns:   applying one level's operations (removals first), values with %OPERATORS%.
+Owns:   applying one level's operations (removals first, then what overwrites, then what adds), values with %OPERATORS%.
 Not:    the order of levels (agent.router.table), rewrites of path and host.
 Source: envoy/config/core/v3/base.proto HeaderValueOption; Envoy's HeaderParser; data-plane.md 1.9.
 Differs: operations on framing and connection fields do nothing, since the codec writes those.
-Invariant: an empty value adds nothing unless keep_empty_value is on, also when its operators have no value.
+Invariants: an empty value adds nothing unless keep_empty_value is on, also when its operators have no value; every
+        value and condition of a level sees the head as it was before that level's additions.
 """
 
 import re
@@ -19,20 +20,21 @@ from agent.model.route import HeaderAction, HeaderOps
 _OURS = hop_by_hop.FIELDS | {b"host", b"content-length"}
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_APPEND, _ADD_IF_ABSENT, _OVERWRITE = HeaderAction.APPEND, HeaderAction.ADD_IF_ABSENT, HeaderAction.OVERWRITE
+_APPEND, _ADD_IF_ABSENT = HeaderAction.APPEND, HeaderAction.ADD_IF_ABSENT
+_OVERWRITE, _OVERWRITE_IF_EXISTS = HeaderAction.OVERWRITE, HeaderAction.OVERWRITE_IF_EXISTS
 
 
 class _Addition:
     """One field that is added or set."""
 
-    __slots__ = ("_action", "_constant", "_format", "_keep_empty", "_lower", "_name")
+    __slots__ = ("_action", "_constant", "_format", "_keep_empty", "lower", "name")
 
     def __init__(self, name: str, text: str, action: HeaderAction, keep_empty: bool) -> None:
-        self._name = name.encode()
-        self._lower = self._name.lower()
+        self.name = name.encode()
+        self.lower = self.name.lower()
         self._action = action
         self._keep_empty = keep_empty
-        if not _TOKEN.fullmatch(self._name) or not _VALUE.fullmatch(text):
+        if not _TOKEN.fullmatch(self.name) or not _VALUE.fullmatch(text):
             raise FormatError(
                 f"found the field {name!r}: {text!r}, expected a token and a value without control characters"
             )
@@ -40,20 +42,17 @@ class _Addition:
         self._constant = constant.encode() if constant is not None else b""
         self._format: Callable[[Subject], str] | None = text_format(text, "") if constant is None else None
 
-    @property
-    def lower(self) -> bytes:
-        return self._lower
-
-    def apply(self, headers: Headers, subject: Subject) -> None:
+    def value(self, subject: Subject) -> bytes | None:
+        """What it adds to a request; None = nothing."""
         value = self._constant if self._format is None else bytes_of(self._format(subject))
-        if not value and not self._keep_empty:
-            return
-        there = self._lower in headers.index
-        action = self._action
-        if action is _APPEND or (not there and action in (_ADD_IF_ABSENT, _OVERWRITE)):
-            headers.append(self._name, value)
-        elif there and action is not _ADD_IF_ABSENT:
-            headers.set(self._name, value)
+        return value if value or self._keep_empty else None
+
+    def overwrites(self, there: bool) -> bool:
+        """Whether it replaces the field; `there`: the head has it already."""
+        return self._action is _OVERWRITE or (there and self._action is _OVERWRITE_IF_EXISTS)
+
+    def adds(self, there: bool) -> bool:
+        return self._action is _APPEND or (not there and self._action is _ADD_IF_ABSENT)
 
 
 class Operations:
@@ -73,5 +72,18 @@ class Operations:
         """Change `headers`; `subject` gives the operators their values."""
         if self._removals and not self._removals.isdisjoint(headers.index):
             headers.remove_all(self._removals)
+        overwritten: list[tuple[bytes, bytes]] = []
+        added: list[tuple[bytes, bytes]] = []
         for addition in self._additions:
-            addition.apply(headers, subject)
+            value = addition.value(subject)
+            if value is None:
+                continue
+            there = addition.lower in headers.index
+            if addition.overwrites(there):
+                overwritten.append((addition.name, value))
+            elif addition.adds(there):
+                added.append((addition.name, value))
+        for name, value in overwritten:
+            headers.set(name, value)
+        for name, value in added:
+            headers.append(name, value)

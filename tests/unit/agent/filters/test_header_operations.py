@@ -45,6 +45,18 @@ def test_removals_come_first() -> None:
     assert fields == [(b"x-b", b"3"), (b"x-a", b"4")]
 
 
+def test_all_of_a_level_is_decided_before_any_of_it_is_done() -> None:
+    """As Envoy: every value and condition sees the head as it came, then what is overwritten goes first."""
+    append, absent, overwrite = HeaderAction.APPEND, HeaderAction.ADD_IF_ABSENT, HeaderAction.OVERWRITE
+    existing = HeaderAction.OVERWRITE_IF_EXISTS
+    assert applied(add=(("x-a", "1", append), ("x-a", "2", overwrite))) == [(b"x-a", b"2"), (b"x-a", b"1")]
+    assert applied(add=(("x-a", "1", absent), ("x-a", "2", absent))) == [(b"x-a", b"1"), (b"x-a", b"2")]
+    assert applied(add=(("x-a", "1", append), ("x-a", "2", existing))) == [(b"x-a", b"1")]
+    assert applied(("x-a", "0"), add=(("x-a", "1", append), ("x-a", "2", existing), ("x-a", "3", overwrite))) == [
+        (b"x-a", b"3"), (b"x-a", b"1")
+    ]  # fmt: skip
+
+
 def test_values_with_operators() -> None:
     add = (("x-path", "at %REQ(:PATH)%, %REQ(X-NONE)%100%%", HeaderAction.APPEND),)
     assert applied(add=add) == [(b"x-path", b"at /p, 100%")]
