@@ -5,10 +5,10 @@ Not:    start lines, bodies, what is delivered (agent.codec.request_parser, resp
         messages, which llhttp never sees (agent.codec.plain).
 Source: RFC 9112; the matrix of what Envoy and llhttp do is data-plane.md 2.1 and 2.2, "agent must".
 Differs: stricter than Envoy (no obs-fold, bare LF or CR, second Host, over-long chunk); serves HTTP/1.0.
-Invariants: a head is delivered with what the same feed brought of its body, at most one part, and `end_stream`, so
-        that a small message is one event; then `end` is not called. Trailers never reach a head. What is held for an
-        unfinished head, chunk header or trailer is bounded by the limits plus one `feed`. How the bytes are cut into
-        feeds changes nothing else.
+Invariants: a head is delivered with what the same feed brought of its body, and `end_stream`, so that a small message
+        is one event; then `end` is not called. Later each feed is at most one part of the body, however many chunks
+        it has (so does Envoy). Trailers never reach a head. What is held for an unfinished head, chunk header or
+        trailer is bounded by the limits plus one `feed`. How the bytes are cut into feeds changes nothing else.
 """
 
 from typing import Any
@@ -40,10 +40,20 @@ class MessageParser:
         self._idle_bytes = 0  # fed since the last part of a body
         self._progress = False  # the present feed brought a head's end or a part of a body
         self._new = True  # the head began within the present feed
+        self._parts: list[bytes] = []  # of a body, from the present feed
 
     def close(self) -> None:
         """Nothing is fed any more. Parser, native parser and sink hold each other: only this lets them go at once."""
         self._http = self._sink = None
+
+    def _body(self) -> bytes:
+        """What the present feed has brought of the body and was not delivered yet."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts.pop()
+        body = b"".join(parts)
+        parts.clear()
+        return body
 
     def on_message_begin(self) -> None:
         self._headers = Headers()

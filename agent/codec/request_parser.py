@@ -42,7 +42,6 @@ class RequestParser(MessageParser):
         self._plain = PlainRequests(max_headers_bytes, max_headers_count)
         self._url = b""
         self._pending: RequestHead | None = None  # complete, not yet delivered
-        self._first = b""  # the first part of its body
         self._muted = False
         self._http = httptools.HttpRequestParser(self)
         self.tail = b""
@@ -77,6 +76,8 @@ class RequestParser(MessageParser):
             return b""
         if self._pending is not None:
             self._deliver(False)
+        elif self._parts:
+            self._sink.on_request_body(self._body())
         self._check_feed(len(data))
         return b""
 
@@ -160,12 +161,7 @@ class RequestParser(MessageParser):
 
     def on_body(self, data: bytes) -> None:
         self._progress = True
-        if self._pending is not None:
-            if not self._first:
-                self._first = data
-                return
-            self._deliver(False)
-        self._sink.on_request_body(data)
+        self._parts.append(data)
 
     def on_message_complete(self) -> None:
         if self._muted or self._http.should_upgrade():
@@ -173,15 +169,16 @@ class RequestParser(MessageParser):
         self._end_message()
         if self._pending is not None:
             self._deliver(True)
-        else:
-            self._sink.on_request_end()
+            return
+        if self._parts:
+            self._sink.on_request_body(self._body())
+        self._sink.on_request_end()
 
     def _deliver(self, end_stream: bool) -> None:
         head = self._pending
         assert head is not None
         self._pending = None
-        body, self._first = self._first, b""
-        self._sink.on_request(head, body, end_stream)
+        self._sink.on_request(head, self._body(), end_stream)
 
     def _switch(self, rest: bytes) -> bytes:
         """The head asks for an upgrade, and llhttp stops there, before a body that may follow. What is to be fed."""

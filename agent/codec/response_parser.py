@@ -40,7 +40,6 @@ class ResponseParser(MessageParser):
         self._plain = PlainResponses(max_headers_bytes, max_headers_count)
         self._reason = b""
         self._pending: ResponseHead | None = None  # complete, not yet delivered
-        self._first = b""  # the first part of its body
         self._interim = False
         self._bodiless = False  # the request was HEAD
         self._until_eof = False
@@ -84,6 +83,8 @@ class ResponseParser(MessageParser):
             return
         if self._pending is not None:
             self._deliver(False)
+        elif self._parts:
+            self._sink.on_response_body(self._body())
         try:
             self._check_feed(len(data))
         except ProtocolError as error:
@@ -158,12 +159,7 @@ class ResponseParser(MessageParser):
             self.unread = True
             return
         self._progress = True
-        if self._pending is not None:
-            if not self._first:
-                self._first = data
-                return
-            self._deliver(False)
-        self._sink.on_response_body(data)
+        self._parts.append(data)
 
     def on_message_complete(self) -> None:
         if self._ended_early:
@@ -173,6 +169,8 @@ class ResponseParser(MessageParser):
             return
         self._answered = True
         if self._pending is None:
+            if self._parts:
+                self._sink.on_response_body(self._body())
             self._sink.on_response_end()
         elif self._pending.status != 101:  # that one is delivered by `_switch`
             self._deliver(True)
@@ -181,8 +179,7 @@ class ResponseParser(MessageParser):
         head = self._pending
         assert head is not None
         self._pending = None
-        body, self._first = self._first, b""
-        self._sink.on_response(head, body, end_stream)
+        self._sink.on_response(head, self._body(), end_stream)
 
     def _switch(self, tail: bytes) -> None:
         """A 101: it is delivered when `tail` is known."""

@@ -377,3 +377,44 @@ def test_a_response_is_written_with_one_framing() -> None:
     assert response_bytes(head, True) == b"HTTP/1.1 200 OK\r\nX-A: 1\r\ntransfer-encoding: chunked\r\n\r\n"
     head.headers.remove(b"x-a")
     assert response_bytes(head, False) == b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class _Parts:
+    """What a parser delivers, event by event."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def on_request(self, head: RequestHead | ResponseHead, body: bytes, end_stream: bool) -> None:
+        self.events.append((body, end_stream))
+
+    def on_request_body(self, data: bytes) -> None:
+        self.events.append(data)
+
+    def on_request_end(self) -> None:
+        self.events.append("end")
+
+    on_response, on_response_body, on_response_end = on_request, on_request_body, on_request_end
+
+
+_CHUNKS = b"2\r\nab\r\n1\r\nc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (post(b"Transfer-Encoding: chunked\r\n", b""), RequestParser),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseParser),
+    ],
+    ids=["request", "response"],
+)
+def test_the_chunks_of_a_feed_are_one_part(head: bytes, kind: type[RequestParser] | type[ResponseParser]) -> None:
+    def events(*feeds: bytes) -> list[Any]:
+        sink = _Parts()
+        parser = kind(sink)
+        for data in feeds:
+            parser.feed(data)
+        return sink.events
+
+    assert events(head + _CHUNKS + b"0\r\n\r\n") == [(b"abc", True)]
+    assert events(head + _CHUNKS, _CHUNKS, _CHUNKS + b"0\r\n\r\n") == [(b"abc", False), b"abc", b"abc", "end"]
