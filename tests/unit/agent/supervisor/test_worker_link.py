@@ -184,3 +184,13 @@ async def test_what_cannot_be_sent_is_no_surprise(tmp_path: Path, monkeypatch: p
         worker.link.send(Identities((), b"x" * 1000))
         assert len(worker.told.gone) == 1
         assert worker.told.gone[0].startswith("it does not read")
+
+
+@pytest.mark.parametrize("own", ["", "65536"], ids=["as we say", "as the operator says"])
+async def test_a_worker_keeps_freed_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    if own:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", own)
+    async with linked(tmp_path) as worker:
+        environment = Path(f"/proc/{worker.link.pid}/environ").read_bytes().split(b"\0")
+    assert b"MALLOC_MMAP_THRESHOLD_=1048576" in environment
+    assert b"MALLOC_TRIM_THRESHOLD_=%b" % (own or "4194304").encode() in environment
