@@ -13,6 +13,7 @@ they do the same work, when they are installed. `--only`, `--rounds`, `--seconds
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -29,7 +30,7 @@ from rich.console import Console
 from bench import dataplane_report, machine
 from bench.dataplane_policies import Policies
 from bench.dataplane_proxies import HELPERS, PEERS, ROOT, BenchMesh, Candidate, Proxies, builds_of
-from bench.dataplane_scenarios import SCENARIOS, STAGES, Scenario
+from bench.dataplane_scenarios import SCENARIOS, STAGES, Scenario, Shape
 from controlplane.cli.local_mesh import LocalMesh, Reply, request, wait_until
 
 WARM_UP_S = 0.4
@@ -81,6 +82,9 @@ class Bench:
             for candidate in candidates:
                 self._check(scenario, candidate)
         self.idle_mib[stage] = self.proxies.idle_mib()
+        for scenario, candidates in taking_part:
+            for candidate in candidates if len(scenario.authorities) > 1 else ():
+                self._load(scenario, candidate)  # connections to each of so many clusters are opened once
         for number in range(self.options.rounds):
             for scenario, candidates in taking_part:
                 for candidate in candidates if number % 2 == 0 else reversed(candidates):
@@ -89,14 +93,16 @@ class Bench:
     def _check(self, scenario: Scenario, candidate: Candidate) -> None:
         """Wait until the candidate answers as it should, through its last authority too."""
         for authority in {candidate.authorities[0], candidate.authorities[-1]}:
-            wait_until(
-                f"{candidate.name} serves {scenario.name}",
-                lambda a=authority: self._is_right(scenario, self._ask(scenario, candidate, a)),
-                timeout_s=30,
-            )
+            is_right = functools.partial(self._is_right, scenario, candidate, authority)
+            wait_until(f"{candidate.name} serves {scenario.name}", is_right, timeout_s=30)
+        if scenario.stage == "guarded":
+            refuses = functools.partial(self._refuses, candidate)
+            wait_until(f"{candidate.name} refuses who has no token", refuses, timeout_s=30)
 
-    def _ask(self, scenario: Scenario, candidate: Candidate, authority: str) -> Reply:
-        shape = scenario.shape
+    def _refuses(self, candidate: Candidate) -> bool:
+        return self._ask(Shape(), candidate, candidate.authorities[0]).status == 403
+
+    def _ask(self, shape: Shape, candidate: Candidate, authority: str) -> Reply:
         fields = dict(field.format(session=1, token=self.policies.tokens[0]).split(": ", 1) for field in shape.fields)
         # http.client sends an iterable in chunks.
         body: Any = iter((b"x" * shape.sends,)) if shape.chunked else b"x" * shape.sends or None
@@ -104,9 +110,8 @@ class Bench:
             candidate.address, shape.method, shape.path.format(n=1), body=body, headers={**fields, "Host": authority}
         )
 
-    @staticmethod
-    def _is_right(scenario: Scenario, reply: Reply) -> bool:
-        shape = scenario.shape
+    def _is_right(self, scenario: Scenario, candidate: Candidate, authority: str) -> bool:
+        shape, reply = scenario.shape, self._ask(scenario.shape, candidate, authority)
         received = int(reply.headers.get("x-received", "0"))
         if (reply.status, reply.body, received) == (200, b"x" * shape.answer, shape.sends):
             return True
@@ -177,7 +182,7 @@ def main() -> None:
     options.rounds = options.rounds or (7 if options.full else 3)
     options.seconds = options.seconds or (3.0 if options.full else 1.0)
     console = Console()
-    console.width = max(console.width, 90)
+    console.width = max(console.width, 96)
     if options.list:
         dataplane_report.show_scenarios(console)
         return

@@ -25,6 +25,8 @@ HELPERS, PROXY = 0, 1  # cores
 ORIGIN = 9
 PEERS = {"haproxy": 12, "nginx": 13}
 DIRECT = "no proxy"
+# Else connections that are open stay with the listener, and the policies, that they began with for ten minutes.
+_DRAIN_SOON = ("--drain-time-s", "2", "--drain-strategy", "immediate")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Proxies:
         if kind == "envoy":
             workload = "name=by-envoy,namespace=default,service-account=by-envoy,port=9000"
             workload += f",address={self.mesh.address(number)},inbound-port=20000,labels.app=by-envoy"
-            process = envoys.start_envoy(self.mesh, "envoy-in", number, workload)
+            process = envoys.start_envoy(self.mesh, "envoy-in", number, workload, flags=_DRAIN_SOON)
             return self._pinned(Proxy(process.pid, "", process.log), 1)
         service = LocalService(name=f"by-{kind}", port=9000, check=False)
         return self._of_agent(self.mesh.start_agent(f"{kind}-in", number, (service,), proxy={"workers": 1}), 1)

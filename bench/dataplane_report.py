@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.dataplane_proxies import DIRECT
+from bench.dataplane_proxies import DIRECT, PEERS
 from bench.dataplane_scenarios import SCENARIOS, Scenario
 
 Row = dict[str, Any]
@@ -32,7 +32,6 @@ COMPARED = (
 )
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("CPU us\n/req", lambda row: f"{row['cpu_us_per_request']:.1f}"),
-    ("req/s\n/core", lambda row: str(row["rps_per_core"])),
     ("x\nEnvoy", lambda row: f"{row['ratio_to_envoy']:.2f}"),
     ("req/s", lambda row: str(row["rps"])),
     ("p50\nms", lambda row: f"{row['p50_ms']:.2f}"),
@@ -42,7 +41,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("helpers\n%", lambda row: f"{row['helpers_percent']}{'*' if _is_limited(row) else ''}"),
     ("err", lambda row: str(row["errors"])),
 )
-_OF_PROXIES = ("CPU us\n/req", "req/s\n/core", "x\nEnvoy", "MiB", "proxy\n%")
+_OF_PROXIES = ("CPU us\n/req", "x\nEnvoy", "MiB", "proxy\n%")
 
 
 class Goal(NamedTuple):
@@ -165,9 +164,10 @@ def _show_rows(console: Console, result: Row) -> None:
         console.print(f"{name}: not installed", highlight=False)
     if any(map(_is_limited, result["rows"])):
         console.print(
-            "* load generator and origin had more to do than the proxy: it could answer more requests/s, p50 and p99\n"
-            "  are theirs; CPU per request is not touched by it",
+            "* load generator and origin had more to do than the proxy, so requests/s, p50 and p99 are theirs;\n"
+            "  CPU per request is not touched by it",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -184,7 +184,7 @@ def _show_added(console: Console, result: Row) -> None:
 
 
 def _show_compared(console: Console, result: Row) -> None:
-    names = _proxies(result)
+    names = [name for name in _proxies(result) if name not in PEERS]
     table = _table("CPU us per request", *names)
     for before, after in COMPARED:
         cells = []
@@ -202,7 +202,7 @@ def _show_memory(console: Console, result: Row) -> None:
     names = list(dict.fromkeys(name for of_stage in result["idle_mib"].values() for name in of_stage))
     if not names:
         return
-    table = _table("outbound proxy before its stage, MiB", *names)
+    table = _table("outbound proxy, idle, MiB", *names)
     for stage, of_stage in result["idle_mib"].items():
         table.add_row(stage, *(f"{of_stage[name]:.1f}" for name in names))
     console.print(table)
