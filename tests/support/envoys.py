@@ -34,6 +34,7 @@ def start_envoy(
     gateway: str = "",
     namespaces: Sequence[str] = ("default",),
     concurrency: int = 1,
+    flags: Sequence[str] = (),
 ) -> Process:
     """Bootstrap a bare Envoy with meshctl (decision 15) on address `number`, start it, wait until it has listeners."""
     folder = mesh.root / node
@@ -52,7 +53,7 @@ def start_envoy(
         node,
         [
             *(envoy_binary(), "-c", str(bootstrap), "--use-dynamic-base-id", "--log-level", "warning"),
-            *("--concurrency", str(concurrency)),
+            *("--concurrency", str(concurrency), *flags),
         ],
     )
 
