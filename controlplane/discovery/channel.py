@@ -9,8 +9,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
-    # A dead peer is noticed within 50 s. The time-out is TCP_USER_TIMEOUT too: with 10 s the kernel cut off who was slow
-    # to read a change of every cluster, long before the `send_timeout_s` of streams.
+    # A dead peer is noticed within 50 s. The time-out is TCP_USER_TIMEOUT too: with 10 s the kernel cut off who was
+    # slow to read a change of every cluster, long before the `send_timeout_s` of streams.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
