@@ -6,7 +6,7 @@ Source: envoy/extensions/filters/http; http_connection_manager.proto HttpFilter:
         route_components.proto FilterConfig. The configuration of the CORS filter itself is empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from envoy.config.route.v3.route_components_pb2 import FilterConfig as WrapperMessage
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
@@ -44,21 +44,12 @@ _FILTER = frozenset({"name", "typed_config", "is_optional", "disabled"})
 _ROUTER_TYPE = Router.DESCRIPTOR.full_name
 _CODEC_TYPE = UpstreamCodec.DESCRIPTOR.full_name
 _FAULT_TYPE = HTTPFault.DESCRIPTOR.full_name
-_CORS_TYPE = Cors.DESCRIPTOR.full_name
 _POLICY_TYPE = PolicyMessage.DESCRIPTOR.full_name
-_LOCAL_LIMIT_TYPE = LocalLimitMessage.DESCRIPTOR.full_name
-_GLOBAL_LIMIT_TYPE = GlobalLimitMessage.DESCRIPTOR.full_name
-_BREAKER_TYPE = CircuitBreakerFilter.DESCRIPTOR.full_name
-_BREAKERS_TYPE = CircuitBreakerPerRoute.DESCRIPTOR.full_name
-_BULKHEAD_TYPE = BulkheadFilter.DESCRIPTOR.full_name
-_BULKHEADS_TYPE = BulkheadPerRoute.DESCRIPTOR.full_name
-_RBAC_TYPE = RbacMessage.DESCRIPTOR.full_name
-_JWT_TYPE = JwtMessage.DESCRIPTOR.full_name
-_EXT_AUTHZ_TYPE = ExtAuthzMessage.DESCRIPTOR.full_name
 _WRAPPER_TYPE = WrapperMessage.DESCRIPTOR.full_name
 _ROUTER = frozenset({"dynamic_stats", "suppress_grpc_request_failure_code_stats", "upstream_http_filters"})
 
 Filters = tuple[HttpFilter, ...]
+Decoder = Callable[[AnyMessage, str], FilterConfig]
 
 
 def http_filters(messages: Sequence[Message], path: str) -> tuple[Filters, Filters]:
@@ -102,31 +93,12 @@ def _filter(message: Message, path: str, expected: str) -> HttpFilter | None:
     """None for one that is passed over."""
     only(message, path, _FILTER)
     kind, own = type_of(message.typed_config), within(path, "typed_config")
-    config: FilterConfig
-    if kind == _CORS_TYPE:
-        only(_checked(message.typed_config, Cors, own), own, frozenset())
-        config = NO_CORS
-    elif kind == _BREAKER_TYPE:
-        config = NO_BREAKERS
-    elif kind == _BULKHEAD_TYPE:
-        config = NO_BULKHEADS
-    elif kind == _FAULT_TYPE:
-        config = fault(_checked(message.typed_config, HTTPFault, own), own)
-    elif kind == _LOCAL_LIMIT_TYPE:
-        config = local_rate_limit(_checked(message.typed_config, LocalLimitMessage, own), own)
-    elif kind == _GLOBAL_LIMIT_TYPE:
-        config = global_rate_limit(_checked(message.typed_config, GlobalLimitMessage, own), own)
-    elif kind == _RBAC_TYPE:
-        config = http_rbac(_checked(message.typed_config, RbacMessage, own), own)
-    elif kind == _JWT_TYPE:
-        config = jwt_authentication(_checked(message.typed_config, JwtMessage, own), own)
-    elif kind == _EXT_AUTHZ_TYPE:
-        config = external_authorization(_checked(message.typed_config, ExtAuthzMessage, own), own)
-    elif message.is_optional or message.disabled:
+    decode = _FILTERS.get(kind)
+    if decode is not None:
+        return HttpFilter(name=message.name, config=decode(message.typed_config, own), disabled=message.disabled)
+    if message.is_optional or message.disabled:
         return None
-    else:
-        raise beyond(own, kind or "no filter", expected)
-    return HttpFilter(name=message.name, config=config, disabled=message.disabled)
+    raise beyond(own, kind or "no filter", expected)
 
 
 def route_filters(messages: Mapping[str, AnyMessage], path: str) -> tuple[RouteFilter, ...]:
@@ -147,14 +119,9 @@ def _route_filter(name: str, packed: AnyMessage, path: str) -> RouteFilter | Non
             return RouteFilter(name=name, config=None)
         packed, path, optional = wrapper.config, within(path, "config"), wrapper.is_optional
     kind = type_of(packed)
-    if kind == _POLICY_TYPE:
-        return RouteFilter(name=name, config=cors_policy(_checked(packed, PolicyMessage, path), path))
-    if kind == _BULKHEADS_TYPE:
-        return RouteFilter(name=name, config=bulkheads(_checked(packed, BulkheadPerRoute, path), path))
-    if kind == _BREAKERS_TYPE:
-        return RouteFilter(name=name, config=circuit_breakers(_checked(packed, CircuitBreakerPerRoute, path), path))
-    if kind == _FAULT_TYPE:
-        return RouteFilter(name=name, config=fault(_checked(packed, HTTPFault, path), path))
+    decode = _OF_ROUTES.get(kind)
+    if decode is not None:
+        return RouteFilter(name=name, config=decode(packed, path))
     if optional:
         return None
     raise beyond(path, kind or "no configuration", f"{_POLICY_TYPE} or {_FAULT_TYPE}")
@@ -164,3 +131,37 @@ def _checked(packed: AnyMessage, kind: type[M], path: str) -> M:
     message = unpacked(packed, kind, path)
     rules.check(message, path)
     return message
+
+
+def _decoder(kind: type[M], decode: Callable[[M, str], FilterConfig]) -> tuple[str, Decoder]:
+    """(type, what makes a configuration of it)."""
+    return kind.DESCRIPTOR.full_name, lambda packed, path: decode(_checked(packed, kind, path), path)
+
+
+def _nothing(message: Cors, path: str) -> FilterConfig:
+    only(message, path, frozenset())
+    return NO_CORS
+
+
+_FILTERS: dict[str, Decoder] = dict(
+    (
+        _decoder(Cors, _nothing),
+        _decoder(HTTPFault, fault),
+        _decoder(LocalLimitMessage, local_rate_limit),
+        _decoder(GlobalLimitMessage, global_rate_limit),
+        _decoder(RbacMessage, http_rbac),
+        _decoder(JwtMessage, jwt_authentication),
+        _decoder(ExtAuthzMessage, external_authorization),
+        # What these two carry is not looked at: routes say all.
+        (CircuitBreakerFilter.DESCRIPTOR.full_name, lambda packed, path: NO_BREAKERS),
+        (BulkheadFilter.DESCRIPTOR.full_name, lambda packed, path: NO_BULKHEADS),
+    )
+)
+_OF_ROUTES: dict[str, Decoder] = dict(
+    (
+        _decoder(PolicyMessage, cors_policy),
+        _decoder(BulkheadPerRoute, bulkheads),
+        _decoder(CircuitBreakerPerRoute, circuit_breakers),
+        _decoder(HTTPFault, fault),
+    )
+)
