@@ -8,6 +8,8 @@ Invariants: a request adds to one series, by three list places; beyond MAX_SERIE
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
+from typing import TypeVar
 
 from agent.stats.groups import Report
 from agent.stats.histograms import BUCKETS_MS
@@ -110,6 +112,9 @@ class TcpSeries:
                 into.counters[metric + self._values] = increase
 
 
+S = TypeVar("S", HttpSeries, TcpSeries)
+
+
 class StandardMetrics:
     """All series of a worker."""
 
@@ -122,22 +127,12 @@ class StandardMetrics:
     def http(self, values: Values) -> HttpSeries:
         """The series of the values of HTTP_LABELS, or the one of what is too much."""
         series = self._http.get(values)
-        if series is None:
-            kept = values if len(self._http) < MAX_SERIES else _others(values)
-            series = self._http.get(kept)
-            if series is None:
-                series = self._http[kept] = HttpSeries(kept)
-        return series
+        return series if series is not None else _made(self._http, values, HttpSeries)
 
     def tcp(self, values: Values) -> TcpSeries:
         """The same of TCP_LABELS."""
         series = self._tcp.get(values)
-        if series is None:
-            kept = values if len(self._tcp) < MAX_SERIES else _others(values)
-            series = self._tcp.get(kept)
-            if series is None:
-                series = self._tcp[kept] = TcpSeries(kept)
-        return series
+        return series if series is not None else _made(self._tcp, values, TcpSeries)
 
     def report(self, into: Report) -> None:
         """Add what has changed since the last call."""
@@ -145,6 +140,15 @@ class StandardMetrics:
             series.report(into)
         for connections in self._tcp.values():
             connections.report(into)
+
+
+def _made(known: dict[Values, S], values: Values, make: Callable[[Values], S]) -> S:
+    """A new series, as long as there is room; then the one of all others."""
+    kept = values if len(known) < MAX_SERIES else _others(values)
+    series = known.get(kept)
+    if series is None:
+        series = known[kept] = make(kept)
+    return series
 
 
 def _others(values: Values) -> Values:
