@@ -9,11 +9,12 @@ from controlplane.compiler.filters.bulkhead import lost as bulkhead_lost
 from controlplane.compiler.filters.circuit_breaker import lost
 from controlplane.compiler.services import client_rule, scoped_rule
 from controlplane.compiler.types import Condition
-from controlplane.model.circuit_breakers import breaker_host, call_policy
+from controlplane.model.circuit_breakers import breaker_host
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.views import ServiceView, Target
+from controlplane.policy.call_target import CallPolicy
 from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.hosts import resolve
 from controlplane.policy.kinds import BULKHEAD, CIRCUIT_BREAKER, VIRTUAL_SERVICE
@@ -33,7 +34,7 @@ def is_breaker(rule: PolicyObject) -> bool:
 
 def breaker_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
     """Everything about one of them in the mesh."""
-    spec, suffix = call_policy(rule), mesh.settings.domain_suffix
+    spec, suffix = rule.spec_as(CallPolicy), mesh.settings.domain_suffix
     target, host = spec.effective_target, breaker_host(rule, suffix)
     yield from _named(rule, mesh, "spec.target", (host, target.subset, target.port_number))
     if target.route and not _has_route(mesh, target.route):
@@ -94,7 +95,7 @@ def _same_target(rule: PolicyObject, rules: tuple[PolicyObject, ...]) -> PolicyO
 
 
 def _scope(rule: PolicyObject) -> tuple[str, str, int, str]:
-    target = call_policy(rule).effective_target
+    target = rule.spec_as(CallPolicy).effective_target
     return rule.metadata.namespace, target.subset, target.port_number, target.route
 
 

@@ -5,14 +5,13 @@ Source: docs/features/security.md; Istio's ReferencedResourceNotFound.
 
 from collections.abc import Iterator
 
+from controlplane.compiler.object_findings import tls_blocks
 from controlplane.compiler.secrets import credentials_of, missing
 from controlplane.compiler.services import gets_secrets, scoped_rule
 from controlplane.compiler.types import Condition
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import ProxyScope
 from controlplane.model.views import ServiceView
-from controlplane.policy.destination_rule import DestinationRule
-from controlplane.policy.kinds import DESTINATION_RULE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.traffic_policy import ClientTLSSettings
 from controlplane.settings import MeshSettings
@@ -53,18 +52,6 @@ def ungiven_findings(view: ServiceView, scope: ProxyScope, settings: MeshSetting
 
 
 def _named(rule: PolicyObject) -> Iterator[tuple[str, ClientTLSSettings]]:
-    if rule.kind is not DESTINATION_RULE:
-        return
-    spec = rule.spec_as(DestinationRule)
-    policies = [("spec.trafficPolicy", spec.traffic_policy)]
-    policies += [(f"spec.subsets[{index}].trafficPolicy", own.traffic_policy) for index, own in enumerate(spec.subsets)]
-    for path, policy in policies:
-        if policy is None:
-            continue
-        blocks = [(f"{path}.tls", policy.tls)]
-        blocks += [
-            (f"{path}.portLevelSettings[{at}].tls", own.tls) for at, own in enumerate(policy.port_level_settings)
-        ]
-        for own_path, tls in blocks:
-            if tls is not None and next(credentials_of(tls, ""), None) is not None:
-                yield f"{own_path}.credentialName", tls
+    for path, settings, _ in tls_blocks(rule):
+        if next(credentials_of(settings, ""), None) is not None:
+            yield f"{path}.credentialName", settings

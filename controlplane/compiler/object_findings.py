@@ -47,16 +47,10 @@ def unreachable_findings(rule: PolicyObject) -> Iterator[Condition]:
 
 def unverified_findings(rule: PolicyObject) -> Iterator[Condition]:
     """TLS to servers that anybody could be."""
-    if rule.kind is not DESTINATION_RULE:
-        return
-    spec = rule.spec_as(DestinationRule)
-    policies = [("spec.trafficPolicy", spec.traffic_policy)]
-    policies += [(f"spec.subsets[{index}].trafficPolicy", own.traffic_policy) for index, own in enumerate(spec.subsets)]
-    for path, policy in policies:
-        for own, settings, code in _tls_blocks(path, policy):
-            if settings.mode in (TLSMode.SIMPLE, TLSMode.MUTUAL) and settings.insecure_skip_verify:
-                message = f"{own}: mode {settings.mode} with insecureSkipVerify takes whatever certificate comes"
-                yield Condition(rule.ref, "NotVerified", "True", "InsecureSkipVerify", message, code, own)
+    for path, settings, code in tls_blocks(rule):
+        if settings.mode in (TLSMode.SIMPLE, TLSMode.MUTUAL) and settings.insecure_skip_verify:
+            message = f"{path}: mode {settings.mode} with insecureSkipVerify takes whatever certificate comes"
+            yield Condition(rule.ref, "NotVerified", "True", "InsecureSkipVerify", message, code, path)
 
 
 def http2_findings(rule: PolicyObject) -> Iterator[Condition]:
@@ -74,6 +68,16 @@ def http2_findings(rule: PolicyObject) -> Iterator[Condition]:
             )
             path = f"spec.ports[{index}]"
             yield Condition(rule.ref, "NotEnforced", "True", "UnsupportedProtocol", message, path=path)
+
+
+def tls_blocks(rule: PolicyObject) -> Iterator[tuple[str, ClientTLSSettings, str]]:
+    """(field, its contents, Istio's code of what is wrong there) of a DestinationRule; of other kinds none."""
+    if rule.kind is not DESTINATION_RULE:
+        return
+    spec = rule.spec_as(DestinationRule)
+    yield from _tls_blocks("spec.trafficPolicy", spec.traffic_policy)
+    for index, subset in enumerate(spec.subsets):
+        yield from _tls_blocks(f"spec.subsets[{index}].trafficPolicy", subset.traffic_policy)
 
 
 def _tls_blocks(path: str, policy: TrafficPolicy | None) -> Iterator[tuple[str, ClientTLSSettings, str]]:

@@ -10,22 +10,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from controlplane.model.services import visible
-from controlplane.policy.bulkhead import Bulkhead
-from controlplane.policy.call_target import CallTarget
-from controlplane.policy.circuit_breaker import CircuitBreaker
+from controlplane.policy.call_target import CallPolicy, CallTarget
 from controlplane.policy.hosts import resolve
 from controlplane.policy.objects import PolicyObject
 
 
-def call_policy(rule: PolicyObject) -> CircuitBreaker | Bulkhead:
-    """The spec of either kind."""
-    assert isinstance(rule.spec, CircuitBreaker | Bulkhead)
-    return rule.spec
-
-
 def breaker_host(rule: PolicyObject, domain_suffix: str) -> str:
     """The full host that it is for."""
-    target = call_policy(rule).effective_target
+    target = rule.spec_as(CallPolicy).effective_target
     return resolve(target.host, rule.metadata.namespace, domain_suffix=domain_suffix)
 
 
@@ -64,7 +56,7 @@ def choice_of(
     rules: Iterable[PolicyObject], subset: str, port: int, *, service: str, root: str, routes: bool = True
 ) -> BreakerChoice:
     """Those of a host's rules that may be for calls to a subset and port of it. `routes`: also those for one route."""
-    found = tuple(rule for rule in rules if _fits(call_policy(rule).effective_target, subset, port, routes))
+    found = tuple(rule for rule in rules if _fits(rule.spec_as(CallPolicy).effective_target, subset, port, routes))
     return BreakerChoice(rules=found, service=service, root=root) if found else NO_CHOICE
 
 
@@ -75,10 +67,10 @@ def _fits(target: CallTarget, subset: str, port: int, routes: bool) -> bool:
 
 
 def _is_for(rule: PolicyObject, namespace: str, routes: Collection[str]) -> bool:
-    spec = call_policy(rule)
+    spec = rule.spec_as(CallPolicy)
     route = spec.effective_target.route
     return visible(spec.effective_export_to, rule.metadata.namespace, namespace) and (not route or route in routes)
 
 
 def _narrowness(rule: PolicyObject) -> tuple[bool, bool, bool]:
-    return call_policy(rule).effective_target.narrowness
+    return rule.spec_as(CallPolicy).effective_target.narrowness

@@ -5,8 +5,8 @@ Not:    counting and waiting (the agent's), DestinationRule's connectionPool, wh
 Source: docs/adr/0007-bulkhead-is-a-kind.md; resilience4j's BulkheadConfig (data-plane.md 1.4).
 """
 
-from controlplane.policy.call_target import CallTarget
-from controlplane.policy.scalars import Double, Duration, Text, UInt32
+from controlplane.policy.call_target import CallPolicy
+from controlplane.policy.scalars import Double, Duration, UInt32
 from controlplane.policy.spec import Spec
 
 DEFAULT_CONCURRENT = 25
@@ -26,24 +26,12 @@ class Queue(Spec):
         return DEFAULT_WAIT_S if self.max_wait is None else self.max_wait
 
 
-class Bulkhead(Spec):
+class Bulkhead(CallPolicy):
     """`max_concurrent`: for all workers of an agent together; each workload that calls has `share_percent` of it."""
 
-    target: CallTarget | None = None
     max_concurrent: UInt32 = 0
     share_percent: Double | None = None
     queue: Queue | None = None
-    export_to: tuple[Text, ...] = ()
-
-    @property
-    def effective_target(self) -> CallTarget:
-        """It stands in every one that is admitted."""
-        return self.target or CallTarget()
-
-    @property
-    def effective_export_to(self) -> tuple[str, ...]:
-        """Namespaces whose workloads obey it; `.` = its own, `*` = all."""
-        return self.export_to or ("*",)
 
     @property
     def concurrent(self) -> int:

@@ -24,3 +24,20 @@ class CallTarget(Spec):
     def narrowness(self) -> tuple[bool, bool, bool]:
         """Sorts the most specific last: a route above a subset above a port above the whole service."""
         return bool(self.route), bool(self.subset), bool(self.port_number)
+
+
+class CallPolicy(Spec):
+    """What the policies about calls have in common."""
+
+    target: CallTarget | None = None
+    export_to: tuple[Text, ...] = ()
+
+    @property
+    def effective_target(self) -> CallTarget:
+        """It stands in every one that is admitted."""
+        return self.target or CallTarget()
+
+    @property
+    def effective_export_to(self) -> tuple[str, ...]:
+        """Namespaces whose workloads obey it; `.` = its own, `*` = all."""
+        return self.export_to or ("*",)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from controlplane.policy.call_target import CallTarget
+from controlplane.policy.call_target import CallPolicy
 from controlplane.policy.frozen import EMPTY
 from controlplane.policy.http_route import Destination, HTTPBody
 from controlplane.policy.scalars import (
@@ -155,10 +155,9 @@ class Fallback(Spec):
     on_failure: Boolean = False
 
 
-class CircuitBreaker(Spec):
+class CircuitBreaker(CallPolicy):
     """What is unset is Hystrix' default; the properties give what takes effect."""
 
-    target: CallTarget | None = None
     per: Annotated[Per, enum_parser(Per)] = Per.TARGET
     failures: Failures | None = None
     window: Window | None = None
@@ -168,17 +167,6 @@ class CircuitBreaker(Spec):
     half_open: HalfOpen | None = None
     forced: Annotated[Forced, enum_parser(Forced)] | None = None
     fallback: Fallback | None = None
-    export_to: tuple[Text, ...] = ()
-
-    @property
-    def effective_target(self) -> CallTarget:
-        """It stands in every one that is admitted."""
-        return self.target or CallTarget()
-
-    @property
-    def effective_export_to(self) -> tuple[str, ...]:
-        """Namespaces whose workloads obey it; `.` = its own, `*` = all."""
-        return self.export_to or ("*",)
 
     @property
     def statuses(self) -> tuple[tuple[int, int], ...]:

@@ -164,12 +164,6 @@ async def both_sides(folder: Path) -> AsyncIterator[Both]:
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory, runner: asyncio.Runner) -> Iterator[Both]:
     context = both_sides(tmp_path_factory.mktemp("hashing"))
     yield runner.run(context.__aenter__())

@@ -7,6 +7,7 @@ Source: istio pilot/pkg/security/authz/builder builder.go.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC as HttpRbac
@@ -20,6 +21,7 @@ from controlplane.policy.objects import PolicyObject
 HTTP_NAME = "envoy.filters.http.rbac"
 NETWORK_NAME = "envoy.filters.network.rbac"
 TCP_STAT_PREFIX = "tcp."
+Filter = TypeVar("Filter", HttpRbac, NetworkRbac)
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _ACTIONS = {Action.ALLOW: RBAC.ALLOW, Action.DENY: RBAC.DENY, Action.AUDIT: RBAC.LOG, Action.CUSTOM: RBAC.DENY}
 _SHADOW_PREFIXES = {Action.ALLOW: "istio_dry_run_allow_", Action.DENY: "istio_dry_run_deny_"}
@@ -71,13 +73,7 @@ def _rbac(policies: Iterable[PolicyObject], action: Action, site: Site) -> RBAC:
 
 def http_filter(found: Rules, action: Action) -> HttpRbac:
     """The filter that decides."""
-    message = HttpRbac()
-    if found.enforced is not None:
-        message.rules.CopyFrom(found.enforced)
-    if found.shadow is not None:
-        message.shadow_rules.CopyFrom(found.shadow)
-        message.shadow_rules_stat_prefix = _SHADOW_PREFIXES.get(action, "")
-    return message
+    return _filled(HttpRbac(), found, action)
 
 
 def marking_filter(found: RBAC) -> HttpRbac:
@@ -87,7 +83,10 @@ def marking_filter(found: RBAC) -> HttpRbac:
 
 def network_filter(found: Rules, action: Action) -> NetworkRbac:
     """The same for connections."""
-    message = NetworkRbac(stat_prefix=TCP_STAT_PREFIX)
+    return _filled(NetworkRbac(stat_prefix=TCP_STAT_PREFIX), found, action)
+
+
+def _filled(message: Filter, found: Rules, action: Action) -> Filter:
     if found.enforced is not None:
         message.rules.CopyFrom(found.enforced)
     if found.shadow is not None:
