@@ -13,7 +13,7 @@ Invariants: an answer that cannot be used changes nothing: the last good keys st
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import aiohttp
@@ -77,8 +77,10 @@ class JwksKeeper:
         for start in range(0, len(due), AT_ONCE):
             urls = due[start : start + AT_ONCE]
             found = await asyncio.gather(*(self._renew(url, wanted[url]) for url in urls))
-            await self._write([Put(jwks_key(url), value) for url, value in found if value is not None])
-        await self._write([Delete(jwks_key(url)) for url in gone])
+            fresh = {url: value for url, value in found if value is not None}
+            await self._write([Put(jwks_key(url), value) for url, value in fresh.items()], fresh)
+        for start in range(0, len(gone), AT_ONCE):
+            await self._write([Delete(jwks_key(url)) for url in gone[start : start + AT_ONCE]])
 
     async def _renew(self, url: str, timeout_s: float) -> tuple[str, bytes | None]:
         """(URL, what is to be stored), None when that is nothing new."""
@@ -105,16 +107,16 @@ class JwksKeeper:
         kept = "the last good ones stay" if url in self._source.mesh.jwks else "no token of it passes"
         _log.warning("cannot fetch keys", url=url, reason=reason, effect=kept)
 
-    async def _write(self, ops: list[Op]) -> None:
+    async def _write(self, ops: list[Op], fetched: Iterable[str] = ()) -> None:
+        """`fetched`: whose keys they store; deletions are due as long as the keys are there."""
         if not ops:
             return
         try:
             await self._store.transact([], ops)
         except MeshError as error:
             _log.warning("cannot store fetched keys; trying again", reason=str(error))
-            for url in list(self._due):
-                if url not in self._source.mesh.jwks:
-                    self._due[url] = self._clock.monotonic() + RETRY_S
+            for url in fetched:
+                self._due[url] = self._clock.monotonic() + RETRY_S
 
 
 def jwks_key(url: str) -> str:

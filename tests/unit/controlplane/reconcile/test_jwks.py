@@ -12,6 +12,7 @@ from aiohttp import web
 from controlplane.policy.jwks import MAX_BYTES, NOBODYS_JWKS, problems, public_part
 from controlplane.reconcile.jwks import REFRESH_S, RETRY_S, JwksKeeper, fetch_text, jwks_key
 from controlplane.store.protocol import Delete
+from mesh.errors import ErrorCode, MeshError
 from mesh.tasks import cancel_and_wait, spawn
 from tests.support.bad_security_policies import OCT, P256, RSA
 from tests.support.clock import ManualClock
@@ -103,6 +104,24 @@ async def test_a_server_that_fails_or_lies_changes_nothing(answer: Any) -> None:
         await own.look()
         assert own.keys == {URL: public_part(KEYS)}
         own.server.documents[URL] = OTHERS
+        own.clock.advance(RETRY_S + 1)
+        await own.look()
+        assert own.keys == {URL: public_part(OTHERS)}
+
+
+async def test_new_keys_that_could_not_be_stored_are_fetched_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fixture(**{URL: KEYS}) as own:
+        await own.plane.put(policy(jwksUri=URL))
+        await own.look()
+        own.server.documents[URL] = OTHERS
+        own.clock.advance(REFRESH_S + 1)
+
+        async def unavailable(*_: object) -> None:
+            raise MeshError(ErrorCode.UNAVAILABLE, "etcd is away")
+
+        with monkeypatch.context() as away:
+            away.setattr(own.plane.store, "transact", unavailable)
+            await own.look()
         own.clock.advance(RETRY_S + 1)
         await own.look()
         assert own.keys == {URL: public_part(OTHERS)}
