@@ -13,8 +13,6 @@ Invariants: the sum of what replicas have reserved of a window is at most the li
         to the whole limit once.
 """
 
-from collections import OrderedDict
-
 from controlplane.store.keys import limit_key
 from controlplane.store.protocol import ConfigStore, Lease, ModRevisionIs, Put
 from mesh.errors import ErrorCode, MeshError
@@ -22,7 +20,6 @@ from mesh.errors import ErrorCode, MeshError
 TRIES = 8
 PART = 20  # a reservation is so small a part of the limit
 _KEEP_S = 60
-_LEASES = 16
 
 
 class Shares:
@@ -30,7 +27,7 @@ class Shares:
 
     def __init__(self, store: ConfigStore) -> None:
         self._store = store
-        self._leases: OrderedDict[tuple[int, int], Lease] = OrderedDict()
+        self._leases: dict[int, tuple[int, Lease]] = {}  # window length -> (window, its lease)
 
     async def reserve(self, digest: str, window_s: int, index: int, limit: int, wanted: int) -> tuple[int, int]:
         """(how many more are reserved, how many all have reserved): `wanted` at least while there are so many.
@@ -48,18 +45,21 @@ class Shares:
             lease = await self._lease(window_s, index)
             revision = entry.mod_revision if entry is not None else 0
             put = Put(key, str(taken + count).encode(), lease.id)
-            done = await self._store.transact([ModRevisionIs(key, revision)], [put])
+            try:
+                done = await self._store.transact([ModRevisionIs(key, revision)], [put])
+            except MeshError as error:
+                if error.code is ErrorCode.NOT_FOUND:  # the lease is gone: the store was restored, say
+                    self._leases.pop(window_s, None)
+                raise
             if done.succeeded:
                 return count, taken + count
         raise MeshError(ErrorCode.UNAVAILABLE, "too many replicas reserve at once", subject=f"rate limit {digest}")
 
     async def _lease(self, window_s: int, index: int) -> Lease:
-        known = self._leases.get((window_s, index))
-        if known is None:
-            known = self._leases[window_s, index] = await self._store.grant(window_s + _KEEP_S)
-            if len(self._leases) > _LEASES:
-                self._leases.popitem(last=False)
-        return known
+        known = self._leases.get(window_s)
+        if known is None or known[0] != index:
+            known = self._leases[window_s] = (index, await self._store.grant(window_s + _KEEP_S))
+        return known[1]
 
 
 def _count(value: bytes) -> int:
