@@ -31,12 +31,16 @@ class Roots:
 
 async def load_or_create(store: ConfigStore, sealing: SealingKey, *, trust_domain: str, now_s: float) -> Roots:
     """The mesh's roots; the first caller makes one. Raises SETTINGS for a foreign key file or trust domain."""
+    if await store.get(CA_SIGNER) is None:
+        await _create_first(store, sealing, trust_domain, now_s)
+    return await load(store, sealing, trust_domain=trust_domain)
+
+
+async def load(store: ConfigStore, sealing: SealingKey, *, trust_domain: str) -> Roots:
+    """The same; none is made. Raises UNAVAILABLE when there is no signer."""
     signer = await store.get(CA_SIGNER)
     if signer is None:
-        await _create_first(store, sealing, trust_domain, now_s)
-        signer = await store.get(CA_SIGNER)
-    if signer is None:
-        raise MeshError(ErrorCode.UNAVAILABLE, "the CA's signer is not in the store after it was written", subject="CA")
+        raise MeshError(ErrorCode.UNAVAILABLE, "the CA's signer is not in the store", subject="CA")
     return await _load(store, sealing, signer.value.decode(), trust_domain)
 
 

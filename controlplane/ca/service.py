@@ -75,9 +75,10 @@ class CertificateAuthority:
         return any(fingerprint.startswith(root_id) for fingerprint in self._authority.fingerprints)
 
     async def reload(self) -> bool:
-        """Use the roots that are in the store now. Are they others?"""
-        now_s = self._clock.wall()
-        loaded = await roots.load_or_create(self._store, self._sealing, trust_domain=self.trust_domain, now_s=now_s)
+        """Use the roots that are in the store now. Are they others? A store that has lost its roots gets none here:
+        that is for a start, with a reader of its log.
+        """
+        loaded = await roots.load(self._store, self._sealing, trust_domain=self.trust_domain)
         following = Authority(
             loaded.signer, loaded.bundle, trust_domain=self.trust_domain, leaf_ttl_s=self._authority.leaf_ttl_s
         )

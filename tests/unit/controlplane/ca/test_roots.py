@@ -116,3 +116,16 @@ async def test_while_roots_change_both_are_trusted_and_the_named_one_signs(tmp_p
     trusted = [set(x509.load_pem_x509_certificates(ca.trust_bundle_pem)) for ca in (both, after)]
     assert trusted[0] == trusted[1]
     assert second.certificate in trusted[1]
+
+
+async def test_a_running_replica_founds_no_ca_in_a_store_that_has_lost_its_own(tmp_path: Path) -> None:
+    store = MemoryStore()
+    running = await open_authority(store, state_dir=tmp_path, trust_domain="td")
+    before = running.root_fingerprint
+    roots_there = [entry.key for entry in (await store.list(CA_ROOTS)).entries]
+    await store.transact([], [Delete(CA_SIGNER), *(Delete(key) for key in roots_there)])
+    with pytest.raises(MeshError, match="the CA's signer is not in the store") as caught:
+        await running.reload()
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert running.root_fingerprint == before
+    assert (await store.get(CA_SIGNER), (await store.list(CA_ROOTS)).entries) == (None, ())
