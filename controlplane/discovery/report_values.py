@@ -7,7 +7,7 @@ Invariants: what passes has names that can stand in a store key; one bad instanc
 import re
 from collections.abc import Iterable, Mapping
 
-from controlplane.distribution.breakers import MAX_BREAKERS, BreakerRow
+from controlplane.distribution.breakers import EVENTS, MAX_BREAKERS, BreakerRow
 from controlplane.policy.workload_entry import MAX_WEIGHT
 from controlplane.registry.instances import Ejection, Instance, InstancePort, Node
 from mesh.api.v1 import report_pb2
@@ -27,7 +27,6 @@ _CLUSTER = re.compile(r"[A-Za-z0-9._|*-]{1,512}")
 _ADDRESS = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 _ENDPOINT = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}")
 _BREAKER = re.compile(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}")
-_STATES = frozenset({"CLOSED", "OPEN", "HALF_OPEN", "FORCED_OPEN", "DISABLED"})
 _MAX_CALLER = 512
 _PROTOCOLS = frozenset({"", "HTTP", "HTTP2", "GRPC", "TCP"})
 
@@ -89,7 +88,7 @@ def breakers_of(reported: Iterable[report_pb2.Breaker], node: str) -> tuple[list
         if len(found) >= MAX_BREAKERS:
             problems.append(f"more than {MAX_BREAKERS} circuit breakers; the rest was left out")
             break
-        if not _BREAKER.fullmatch(item.name) or item.state not in _STATES or len(item.caller) > _MAX_CALLER:
+        if not _BREAKER.fullmatch(item.name) or item.state not in EVENTS or len(item.caller) > _MAX_CALLER:
             problems.append(f"circuit breaker {item.name[:100]} {item.state[:20]}: not a policy and its state")
             continue
         row = BreakerRow(

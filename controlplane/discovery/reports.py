@@ -26,7 +26,7 @@ from controlplane.discovery.agent_desk import AgentDesk, Line
 from controlplane.discovery.permission import permitted
 from controlplane.discovery.presence import LEASE_S, ExistingKeys, Presence
 from controlplane.discovery.report_values import breakers_of, ejections_of, instances_of, node_of
-from controlplane.distribution.breakers import BreakerRow, BreakerTable
+from controlplane.distribution.breakers import EVENTS, BreakerRow, BreakerTable
 from controlplane.distribution.events import EventLog
 from controlplane.registry.instances import Ejection, Node
 from controlplane.store.keys import ejection_key
@@ -39,13 +39,6 @@ from mesh.logs import bind, get_logger
 _log = get_logger(__name__)
 
 SILENCE_S = float(LEASE_S)  # agents send a heartbeat every 5 s
-_BREAKER_EVENTS = {
-    "CLOSED": "CircuitBreakerClosed",
-    "OPEN": "CircuitBreakerOpened",
-    "HALF_OPEN": "CircuitBreakerProbing",
-    "FORCED_OPEN": "CircuitBreakerForcedOpen",
-    "DISABLED": "CircuitBreakerDisabled",
-}
 _Context = grpc.aio.ServicerContext[report_pb2.AgentReport, report_pb2.ReportReply]
 _STATUS = {
     ErrorCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -138,7 +131,7 @@ class ReportsService(report_pb2_grpc.ReportsServicer):
         """Tell people of circuit breakers that have another state."""
         for row in changed:
             whose = f" for {row.caller}" if row.caller else ""
-            kind = _BREAKER_EVENTS[row.state]
+            kind = EVENTS[row.state]
             self._events.add(
                 self._clock.wall(), kind, f"CircuitBreaker {row.breaker}", f"on node {node}{whose}: {row.why}"
             )

@@ -158,8 +158,7 @@ class DiscoveryService:
             proxy = self._identify(node, context, delta=delta, authenticated=authenticated)
             del node  # with it the whole first request, all of whose names this call would hold as long as it runs
             await self._admit()
-            workloads = await self._workloads(proxy, authenticated=authenticated)
-            proxy = await self._entitled(proxy, authenticated=authenticated)
+            proxy, workloads = await self._granted(proxy, authenticated=authenticated)
             turn = await self._turn()
         except MeshError as error:
             self._parts.metrics.refused.labels(error.code.value).inc()
@@ -206,24 +205,21 @@ class DiscoveryService:
             ) from error
         return _Turn(self._turns)
 
-    async def _workloads(self, proxy: Proxy, *, authenticated: bool) -> tuple[Instance, ...]:
-        """What a bare Envoy names in its node metadata, as far as its node may run it."""
-        if not proxy.workloads or not authenticated:
-            return proxy.workloads
-        allowed, problems = permitted(await grant_of(self._parts.store, proxy.id), proxy.id, proxy.workloads)
+    async def _granted(self, proxy: Proxy, *, authenticated: bool) -> tuple[Proxy, tuple[Instance, ...]]:
+        """(with the right to the Secrets of its namespace, what a bare Envoy names in its node metadata as far as its
+        node may run it). That right has an Envoy or a gateway on mTLS whose grant has the namespace that it names.
+        """
+        asks = proxy.dialect is Dialect.ENVOY or proxy.gateway
+        if not authenticated or not (asks or proxy.workloads):
+            return proxy, proxy.workloads
+        grant = await grant_of(self._parts.store, proxy.id)
+        allowed, problems = permitted(grant, proxy.id, proxy.workloads)
         for problem in problems:
             _log.warning("a workload of the node's metadata was refused", reason=problem)
-        return tuple(allowed)
-
-    async def _entitled(self, proxy: Proxy, *, authenticated: bool) -> Proxy:
-        """With the right to the Secrets of its namespace: an Envoy or a gateway on mTLS whose grant has the namespace
-        that it names.
-        """
-        if not authenticated or not (proxy.dialect is Dialect.ENVOY or proxy.gateway):
-            return proxy
-        grant = await grant_of(self._parts.store, proxy.id)
-        entitled = grant is not None and grant.permits_workload(proxy.namespace, proxy.service_account)
-        return replace(proxy, secrets=entitled)
+        if asks:
+            entitled = grant is not None and grant.permits_workload(proxy.namespace, proxy.service_account)
+            proxy = replace(proxy, secrets=entitled)
+        return proxy, tuple(allowed)
 
     async def _run(
         self, proxy: Proxy, workloads: tuple[Instance, ...], read: Read, context: Context, turn: _Turn

@@ -63,7 +63,7 @@ class Stream:
         on_rest: Callable[[], None] | None = None,
         max_age_s: float = 0.0,
     ) -> None:
-        """`on_rest`: called once, when the client has acknowledged its first state. `max_age_s` 0 = no limit."""
+        """`on_rest`: called once, when nothing is unanswered for the first time. `max_age_s` 0 = no limit."""
         self._session = session
         self._diffs = diffs
         self._clock = clock

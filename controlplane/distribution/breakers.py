@@ -9,6 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_BREAKERS = 5000  # reported by one node
+# What each state that a breaker may have comes to in the mesh's events.
+EVENTS = {
+    "CLOSED": "CircuitBreakerClosed",
+    "OPEN": "CircuitBreakerOpened",
+    "HALF_OPEN": "CircuitBreakerProbing",
+    "FORCED_OPEN": "CircuitBreakerForcedOpen",
+    "DISABLED": "CircuitBreakerDisabled",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,8 +152,14 @@ class DistributionLedger:
             late = self._streams.get(self._late)
         if late is None:
             return True
-        # A proxy that refuses is not waited for, whatever else is unanswered on its streams.
-        refused = any(item.span.holds(revision) for _, item in self.rejections())
+        # A node that refuses is not waited for, whatever else is unanswered on its streams.
+        node = late[0].node
+        refused = any(
+            item.span.holds(revision)
+            for connection, sync in self._streams.values()
+            if connection.node == node
+            for item in sync.rejections()
+        )
         return self.revision_status(revision).settled if refused else False
 
     def revision_status(self, revision: int) -> RevisionStatus:
