@@ -67,26 +67,20 @@ def _mirrors(rule: Item, target: Target, namespace: str) -> list[Item]:
 
 
 def _subsets(target: Target, traffic: list[Item]) -> list[Item]:
-    """Those that are defined, then requests to the service without a subset, if there were any."""
+    """Those that are defined; then all instances, if there were requests without a subset or none is defined."""
     total = sum(item["requests_per_s"] for item in traffic)
-    shown = [
+    known = list(subsets.all_of(target))
+    if not known or not all(item["subset"] for item in traffic):
+        known.append(subsets.whole(target))
+    return [
         {
             "subset": subset.name,
             "labels": dict(subset.labels),
             "endpoints": {"total": subset.total, "healthy": subset.healthy, "ejected": subset.ejected},
             **_load([item for item in traffic if item["subset"] == subset.name], total),
         }
-        for subset in subsets.all_of(target)
+        for subset in known
     ]
-    whole = [item for item in traffic if not item["subset"]]
-    if whole or not shown:
-        every = subsets.Subset(
-            name="", labels={}, defined=True, total=len(target.endpoints), ejected=0,
-            healthy=sum(item["health"] in subsets.WELL for item in target.endpoints),
-        )  # fmt: skip
-        counts = {"total": every.total, "healthy": every.healthy, "ejected": every.ejected}
-        shown.append({"subset": "", "labels": {}, "endpoints": counts, **_load(whole, total)})
-    return shown
 
 
 def _load(items: list[Item], total: float) -> Item:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from controlplane.cli.splits.rules import name_of
 from controlplane.cli.splits.target import Target
 from controlplane.cli.state import Item
 from controlplane.policy.kinds import DESTINATION_RULE
@@ -33,6 +34,11 @@ class Subset:
 def all_of(target: Target) -> tuple[Subset, ...]:
     """Every subset that is defined, in the order of the rules."""
     return tuple(_subset(target, name, labels, defined=True) for name, labels in _defined(target).items())
+
+
+def whole(target: Target) -> Subset:
+    """All instances, without a subset."""
+    return _subset(target, "", {}, defined=True)
 
 
 def find(target: Target, name: str) -> Subset:
@@ -115,16 +121,12 @@ def _editable(target: Target) -> Item | None:
         return next((rule for rule in exact if rule["spec"].get("subsets")), exact[0])
     if target.destination_rules:
         # A new rule would be more specific than they are, and would switch their trafficPolicy off.
-        names = ", ".join(f"{_name(rule)} for {rule['spec'].get('host')}" for rule in target.destination_rules)
+        names = ", ".join(f"{name_of(rule)} for {rule['spec'].get('host')}" for rule in target.destination_rules)
         raise MeshError(
             ErrorCode.INVALID, f"found DestinationRule {names}, which gets no subsets from here", subject=target.host,
             hint="define the subsets in a DestinationRule for this host, with the trafficPolicy that it shall have",
         )  # fmt: skip
     return None
-
-
-def _name(rule: Item) -> str:
-    return f"{rule['metadata']['namespace']}/{rule['metadata']['name']}"
 
 
 def _new(target: Target) -> Item:

@@ -54,6 +54,11 @@ def test_the_tables() -> None:
     ]
 
 
+def test_ejections_are_counted_without_subsets_too() -> None:
+    found = present(target(rules=(), endpoints=(endpoint("v1", ejected=True), endpoint("v2"))), [])
+    assert found["subsets"][0]["endpoints"] == {"total": 2, "healthy": 2, "ejected": 1}
+
+
 def test_a_service_without_any_policy() -> None:
     found = present(target(rules=()), [])
     assert found["subsets"][0]["endpoints"] == {"total": 2, "healthy": 2, "ejected": 0}
