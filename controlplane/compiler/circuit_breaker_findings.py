@@ -9,7 +9,7 @@ from controlplane.compiler.filters.bulkhead import lost as bulkhead_lost
 from controlplane.compiler.filters.circuit_breaker import lost
 from controlplane.compiler.services import client_rule, scoped_rule
 from controlplane.compiler.types import Condition
-from controlplane.model.circuit_breakers import breaker_host
+from controlplane.model.circuit_breakers import breaker_host, route_names
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.traffic_policies import effective_policy
@@ -72,15 +72,16 @@ def _has_subset(rule: PolicyObject, host: str, target: Target, subset: str, sett
 
 
 def _has_route(mesh: MeshState, name: str) -> bool:
-    rules = (item.spec_as(VirtualService) for item in mesh.objects.values() if item.kind is VIRTUAL_SERVICE)
-    return any(name in _names(rule) for rule in rules)
-
-
-def _names(rule: VirtualService) -> Iterator[str]:
-    for http in rule.http:
-        yield http.name
-        for match in http.match:
-            yield from (match.name, f"{http.name}.{match.name}")
+    rules = (
+        mesh.joined(item).spec_as(VirtualService) for item in mesh.objects.values() if item.kind is VIRTUAL_SERVICE
+    )
+    return any(
+        name in route_names(http, match)
+        for rule in rules
+        if not rule.is_delegate
+        for http in rule.http
+        for match in http.match or (None,)
+    )
 
 
 def _same_target(rule: PolicyObject, rules: tuple[PolicyObject, ...]) -> PolicyObject | None:

@@ -10,7 +10,7 @@ Invariants: the result depends on the arguments only. The same objects are retur
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -36,6 +36,16 @@ from mesh.vocabulary import ObjectRef
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+# Objects whose findings depend on others: which they are, and the findings of one.
+_DEPENDENT: tuple[
+    tuple[Callable[[PolicyObject], object], Callable[[PolicyObject, MeshState], Iterable[Condition]]], ...
+] = (
+    (selector_of, selector_findings),
+    (names_credentials, credential_findings),
+    (is_bound, bound_findings),
+    (is_breaker, breaker_findings),
+    (depends_on_others, guard_object_findings),
+)
 _SHOWN = 8  # messages of one condition
 _SCOPES = 4096
 _PROXIES = 8192
@@ -95,11 +105,7 @@ class Findings:
         self._workloads = Workloads()
         self._by_object: dict[ObjectRef, tuple[Condition, ...]] = {}
         self._by_host: dict[str, tuple[Condition, ...]] = {}
-        self._selecting: dict[ObjectRef, PolicyObject] = {}  # objects with a selector of workloads
-        self._crediting: dict[ObjectRef, PolicyObject] = {}  # rules with a `credentialName`
-        self._bound: dict[ObjectRef, PolicyObject] = {}  # VirtualServices of Gateways
-        self._breaking: dict[ObjectRef, PolicyObject] = {}  # CircuitBreakers
-        self._guarding: dict[ObjectRef, PolicyObject] = {}  # policies that need fetched keys or a provider
+        self._dependent: tuple[dict[ObjectRef, PolicyObject], ...] = tuple({} for _ in _DEPENDENT)
         self._jwks: PersistentMap[str, str] = PersistentMap()
         self._all: tuple[Condition, ...] = ()
 
@@ -117,11 +123,8 @@ class Findings:
         for ref in mesh.objects.changed_since(self._objects):
             item = mesh.objects.get(ref)
             _note(self._by_object, ref, tuple(_own_findings(item)) if item is not None else ())
-            _keep(self._selecting, ref, item if item is not None and selector_of(item) else None)
-            _keep(self._crediting, ref, item if item is not None and names_credentials(item) else None)
-            _keep(self._bound, ref, item if item is not None and is_bound(item) else None)
-            _keep(self._breaking, ref, item if item is not None and is_breaker(item) else None)
-            _keep(self._guarding, ref, item if item is not None and depends_on_others(item) else None)
+            for known, (is_one, _) in zip(self._dependent, _DEPENDENT, strict=True):
+                _keep(known, ref, item if item is not None and is_one(item) else None)
         for host in mesh.views.changed_since(self._views):
             view = mesh.views.get(host)
             _note(self._by_host, host, tuple(host_findings(view, mesh.settings)) if view is not None else ())
@@ -130,11 +133,8 @@ class Findings:
         for namespace in mesh.peer_namespaces():
             in_root = namespace == mesh.settings.root_namespace
             found.update(peer_findings(mesh.peer_authentications(namespace), in_root=in_root))
-        found.update(item for rule in self._selecting.values() for item in selector_findings(rule, mesh))
-        found.update(item for rule in self._crediting.values() for item in credential_findings(rule, mesh))
-        found.update(item for rule in self._bound.values() for item in bound_findings(rule, mesh))
-        found.update(item for rule in self._breaking.values() for item in breaker_findings(rule, mesh))
-        found.update(item for rule in self._guarding.values() for item in guard_object_findings(rule, mesh))
+        for rules, (_, findings_of) in zip(self._dependent, _DEPENDENT, strict=True):
+            found.update(item for rule in rules.values() for item in findings_of(rule, mesh))
         found.update(gateway_findings(mesh))
         return found
 

@@ -6,7 +6,7 @@ Source: control-plane.md 2.3.12; controlplane.model.delegation.
 from collections.abc import Iterator
 
 from controlplane.compiler.types import Condition
-from controlplane.model.delegation import delegate_key, joined_rule
+from controlplane.model.delegation import delegate_key, joined_rule, with_full_gateways
 from controlplane.policy.http_route import HTTPRoute
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.virtual_service import VirtualService
@@ -36,8 +36,9 @@ def delegation_findings(rule: PolicyObject) -> Iterator[Condition]:
 
 
 def _outside(root: PolicyObject, path: str, http: HTTPRoute, delegate: PolicyObject) -> Iterator[Condition]:
+    outer = with_full_gateways(http, root)
     for index, own in enumerate(delegate.spec_as(VirtualService).http):
-        if joined_rule(http, own) is None:
+        if joined_rule(outer, with_full_gateways(own, delegate)) is None:
             message = (
                 f"spec.http[{index}] is left out below {path} of {root.ref}: a match of it does not lie within those "
                 "of that rule"

@@ -77,7 +77,7 @@ def _resolution(rule: PolicyObject, dialect: Dialect) -> Iterator[Condition]:
 
 def grpc_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
     """What gRPC clients do otherwise or not at all."""
-    for rule in rules:
+    for rule in _stored(rules):
         if rule.kind is DESTINATION_RULE:
             approximated = grpc_approximations(rule.spec_as(DestinationRule))
             if approximated:
@@ -87,10 +87,15 @@ def grpc_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
 
 def envoy_findings(rules: Iterable[PolicyObject]) -> Iterator[Condition]:
     """What Envoys do otherwise."""
-    for rule in rules:
-        approximated = () if rule.wants_istio_behaviour else envoy_approximations(rule.spec_as(VirtualService))
+    for rule in _stored(rule for rule in rules if not rule.wants_istio_behaviour):  # a root decides for its delegates
+        approximated = envoy_approximations(rule.spec_as(VirtualService))
         if approximated:
             yield condition(rule, "Approximated", "EnvoyProxy", "; ".join(approximated))
+
+
+def _stored(rules: Iterable[PolicyObject]) -> Iterator[PolicyObject]:
+    """What users wrote, where joined rules no longer stand in their places."""
+    return (part for rule in rules for part in rule.stored)
 
 
 def shared_cluster_findings(view: ServiceView, scope: ProxyScope, settings: MeshSettings) -> Iterator[Condition]:
@@ -202,7 +207,7 @@ def _virtual_service(view: ServiceView, rule: PolicyObject, settings: MeshSettin
             rule, "Conflict", "OtherObjectWins", message, "IST0109", f"spec.hosts[{hosts.index(view.host)}]"
         )  # fmt: skip
     listener = {own.number for own in view.service.ports} if view.service is not None else set()
-    for part in rule.parts or (rule,):
+    for part in rule.stored:
         namespace, suffix = part.metadata.namespace, settings.domain_suffix
         located = [
             item

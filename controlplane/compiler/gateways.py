@@ -8,7 +8,7 @@ Invariants: nothing is planned again while the Gateways, their VirtualServices a
         not for this proxy, has no filter chain, so that it cannot hold up the others of its port.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.compiler.filters.rbac_rules import Site
@@ -20,7 +20,7 @@ from controlplane.compiler.gateway_listeners import (
 )
 from controlplane.compiler.gateway_routes import GatewayHost, GatewayRoutesInputs, build_gateway_routes
 from controlplane.compiler.gateway_tls import beyond_agent, needed
-from controlplane.compiler.guards import guard_findings, guard_inputs
+from controlplane.compiler.guards import GuardInputs, guard_findings, guard_inputs
 from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import sources_of
 from controlplane.compiler.route_match import ProxyMatch, holds_for
@@ -29,12 +29,10 @@ from controlplane.compiler.services import breakers_of, resolve_destinations
 from controlplane.compiler.types import Condition, Resource
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key
 from controlplane.model.gateway_ports import GatewayPort, GatewayServer, merged_ports, served_hosts, served_names
-from controlplane.model.gateways import Gateways, name_of
+from controlplane.model.gateways import name_of
 from controlplane.model.mesh_state import MeshState
-from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import GATEWAY_ID, Caller, Proxy, ProxyScope
-from controlplane.model.rate_limits import RateLimits
-from controlplane.model.security_policies import Guard, SecurityPolicies
+from controlplane.model.security_policies import Guard
 from controlplane.model.views import NO_TARGET, ServiceView, Target
 from controlplane.model.virtual_services import all_destinations, destination_host
 from controlplane.policy.gateway import EVERY_HOST, ServerTLSMode
@@ -63,12 +61,9 @@ class GatewayCompiler:
     def __init__(self, proxy: Proxy, memo: Memo) -> None:
         self._proxy = proxy
         self._memo = memo
-        self._gateways: Gateways | None = None
-        self._limits: RateLimits | None = None
-        self._guarded: tuple[SecurityPolicies, PersistentMap[str, str]] | None = None  # and fetched keys
+        self._seen: tuple[object, ...] = ()  # parts of the mesh, compared by identity
         self._scope: tuple[ProxyScope, Caller] | None = None
         self._targets: Mapping[str, Target] = {}  # of every host that its routes send to
-        self._secrets: PersistentMap[tuple[str, str], PolicyObject] | None = None
         self._part = NOTHING
 
     def compile(self, mesh: MeshState) -> GatewayPart:
@@ -77,27 +72,18 @@ class GatewayCompiler:
             return NOTHING
         scope = mesh.scope_of(self._proxy)
         scoped = scope, mesh.own_caller(self._proxy)
-        known = self._gateways is mesh.gateways and self._scope == scoped and self._secrets is mesh.secrets
+        seen = mesh.gateways, mesh.secrets, mesh.rate_limits, mesh.security, mesh.jwks
         if (
-            known
-            and self._limits is mesh.rate_limits
-            and self._guarded is not None
-            and self._guarded[0] is mesh.security
-            and self._guarded[1] is mesh.jwks
+            _same(self._seen, seen)
+            and self._scope == scoped
             and all(mesh.target(host) is target for host, target in self._targets.items())
         ):
             return self._part
         plan = GatewayPlan(self._proxy, mesh, scope)
         resources = tuple(self._built(plan))
-        self._gateways, self._scope, self._secrets = mesh.gateways, scoped, mesh.secrets
-        self._limits = mesh.rate_limits
-        self._guarded = mesh.security, mesh.jwks
-        self._targets = plan.targets
+        self._seen, self._scope, self._targets = seen, scoped, plan.targets
         conditions = tuple(plan.conditions)
-        same = len(resources) == len(self._part.resources) and all(
-            new is old for new, old in zip(resources, self._part.resources, strict=True)
-        )
-        if not same or conditions != self._part.conditions:
+        if not _same(self._part.resources, resources) or conditions != self._part.conditions:
             self._part = GatewayPart(resources, conditions)
         return self._part
 
@@ -127,9 +113,10 @@ class GatewayPlan:
     def listeners(self) -> Iterator[GatewayListenerInputs]:
         """One for each port that has something to serve."""
         proxy, domain = self._proxy, self._mesh.settings.trust_domain
-        ports, _ = merged_ports(self._mesh.gateways.selecting(proxy.labels))
+        gateways = self._mesh.gateways.selecting(proxy.labels)
+        ports, _ = merged_ports(gateways)
         name = WorkloadName.of(GATEWAY_ID, proxy.namespace, proxy.service_account, proxy.labels)
-        guard = self._guard()
+        guard = guard_inputs(self._guard(gateways), self._mesh)
         for port in ports:
             self._connecting.clear()
             chains = tuple(self._chains(port))
@@ -145,24 +132,24 @@ class GatewayPlan:
                 tls_dir=proxy.tls_dir,
                 chains=chains,
                 limits=limits,
-                guard=guard_inputs(guard, self._mesh),
+                guard=guard,
                 sources=sources_of(
-                    [*(item.gateway for item in port.servers), *self._connecting, *limits, *guard.policies]
+                    [*(item.gateway for item in port.servers), *self._connecting, *limits, *guard.guard.policies]
                 ),
             )
             self._tell_unguarded(guard, port, chains)
 
-    def _guard(self) -> Guard:
-        """Who may ask what of the gateway."""
+    def _guard(self, gateways: Iterable[PolicyObject]) -> Guard:
+        """Who may ask what of the proxy, which these select."""
         proxy, mesh = self._proxy, self._mesh
-        names = frozenset(name_of(item) for item in mesh.gateways.selecting(proxy.labels))
+        names = frozenset(name_of(item) for item in gateways)
         return mesh.security.guard(mesh.settings.root_namespace, proxy.namespace, proxy.labels, gateways=names)
 
-    def _tell_unguarded(self, guard: Guard, port: GatewayPort, chains: tuple[ChainInputs, ...]) -> None:
+    def _tell_unguarded(self, guard: GuardInputs, port: GatewayPort, chains: tuple[ChainInputs, ...]) -> None:
         for http in sorted({bool(own.routes) for own in chains}):
             site = Site(dialect=self._proxy.dialect, port=port.number, http=http)
             where = f"port {port.number} of gateway {self._proxy.id}"
-            self.conditions += guard_findings(guard_inputs(guard, self._mesh), site, where)
+            self.conditions += guard_findings(guard, site, where)
 
     def _limits_of(self, chains: tuple[ChainInputs, ...]) -> tuple[PolicyObject, ...]:
         """The RateLimits of a listener, where it looks at requests."""
@@ -268,11 +255,15 @@ class GatewayPlan:
 
     # --- routes
 
+    def _served(self, item: GatewayServer) -> Iterator[tuple[PolicyObject, tuple[str, ...]]]:
+        """The VirtualServices of a server that have hosts of it, each with these."""
+        for rule in self._mesh.gateways.virtual_services(item.gateway_name, self._proxy.namespace):
+            hosts = served_hosts(item, rule, self._mesh.settings.domain_suffix)
+            if hosts:
+                yield rule, hosts
+
     def _rules(self, item: GatewayServer) -> tuple[PolicyObject, ...]:
-        """The VirtualServices of a server that have a host of it."""
-        bound = self._mesh.gateways.virtual_services(item.gateway_name, self._proxy.namespace)
-        suffix = self._mesh.settings.domain_suffix
-        return tuple(rule for rule in bound if served_hosts(item, rule, suffix))
+        return tuple(rule for rule, _ in self._served(item))
 
     def _holds(self, match: ProxyMatch, item: GatewayServer, rule: PolicyObject) -> bool:
         caller = self._mesh.own_caller(self._proxy)
@@ -287,23 +278,21 @@ class GatewayPlan:
         for item in servers:
             number = item.server.number
             sources.append(item.gateway)
-            for rule in self._rules(item):
+            names = set(item.names)
+            for rule, served in self._served(item):
                 part = self._part(item, rule)
                 sources += [rule, *breakers_of(part.destinations)]
-                for host in served_hosts(item, rule, self._mesh.settings.domain_suffix):
+                names.update(served)
+                for host in served:
                     _add_part(hosts, host, part)
             if item.server.redirects:
-                for host in {*item.names, *self._served(item)}:
+                for host in names:
                     own = hosts.get(host, GatewayHost(host=host, parts=(), redirects=True))
                     hosts[host] = replace(own, redirects=True)
         inputs = GatewayRoutesInputs(
             name=name, port=number, hosts=tuple(hosts[host] for host in sorted(hosts)), sources=sources_of(sources)
         )
         self.routes.append(inputs)
-
-    def _served(self, item: GatewayServer) -> set[str]:
-        suffix = self._mesh.settings.domain_suffix
-        return {host for rule in self._rules(item) for host in served_hosts(item, rule, suffix)}
 
     def _part(self, item: GatewayServer, rule: PolicyObject) -> VirtualHostInputs:
         """The routes of one VirtualService at one server."""
@@ -355,6 +344,11 @@ class GatewayPlan:
         if len(named) == 1:
             return ((named[0][0], 1),)
         return tuple((cluster, weight) for cluster, weight in named if weight > 0)
+
+
+def _same(known: Sequence[object], found: Sequence[object]) -> bool:
+    """Whether they are the same objects."""
+    return len(known) == len(found) and all(old is new for old, new in zip(known, found, strict=True))
 
 
 def _add_part(hosts: dict[str, GatewayHost], host: str, part: VirtualHostInputs) -> None:

@@ -23,7 +23,6 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpFilter,
 )
 
-from controlplane.compiler.filters.rbac_rules import Site
 from controlplane.compiler.guards import http_filters
 from controlplane.compiler.listeners import InboundInputs
 from controlplane.compiler.resources import make_resource, packed, socket_address
@@ -69,9 +68,7 @@ def build_grpc_server_listener(inputs: InboundInputs) -> Resource:
     host = VirtualHost(name=name, domains=["*"], routes=[route])
     manager = _manager(name, RouteConfiguration(name=name, virtual_hosts=[host]))
     router = manager.http_filters.pop()
-    # A gRPC server's port carries calls, whatever its instance says of it.
-    site = Site(dialect=Dialect.GRPC, port=inputs.app_port, http=True)
-    manager.http_filters.extend([*http_filters(inputs.guard, site), router])
+    manager.http_filters.extend([*http_filters(inputs.guard, inputs.site), router])
     chain = FilterChain(name=name, filters=[Filter(name=_HTTP_MANAGER, typed_config=packed(manager))])
     if inputs.mode is MutualTLSMode.STRICT:
         chain.transport_socket.CopyFrom(mesh_downstream(Dialect.GRPC, inputs.tls_dir, inputs.identity, ()))

@@ -175,7 +175,8 @@ def _policy_findings(item: PolicyObject, inputs: GuardInputs, site: Site, where:
     elif spec.action is Action.CUSTOM:
         reason = _unasked(inputs, site)
         if reason:
-            what = "what it matches is denied" if inputs.provider is not None else "everything is denied"
+            everything = inputs.provider is None and site.http  # a bytes port denies no more than the rules say
+            what = "everything is denied" if everything else "what it matches is denied"
             yield _condition(item, f"{where}: {reason}: {what}", "spec.provider.name")
     if site.dialect is Dialect.GRPC and (spec.action is Action.AUDIT or rbac.is_dry_run(item)):
         yield _condition(item, f"{where}: gRPC servers count nothing that is not decided: the policy has no effect")

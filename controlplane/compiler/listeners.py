@@ -86,8 +86,8 @@ class InboundInputs:
 
     @property
     def site(self) -> Site:
-        """Where its guard stands."""
-        return Site(dialect=self.dialect, port=self.app_port, http=_is_http(self))
+        """Where its guard stands. A gRPC server's port carries calls, whatever its instance says of it."""
+        return Site(dialect=self.dialect, port=self.app_port, http=self.dialect is Dialect.GRPC or _is_http(self))
 
 
 def build_outbound_listener(inputs: OutboundInputs) -> Resource:

@@ -115,15 +115,12 @@ def selector_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition
     in_root = namespace == mesh.settings.root_namespace
     if rule.kind is PEER_AUTHENTICATION and in_root:
         return
-    if (
-        (rule.kind is RATE_LIMIT or rule.kind in SECURITY_KINDS)
-        and in_root
-        and any(mesh.selects_any(own, labels) for own in mesh.workloads.namespaces())
-    ):
-        return
-    if not mesh.selects_any(namespace, labels):
+    everywhere = in_root and (rule.kind is RATE_LIMIT or rule.kind in SECURITY_KINDS)
+    namespaces = mesh.workloads.namespaces() if everywhere else (namespace,)
+    if not any(mesh.selects_any(own, labels) for own in namespaces):
+        whose = "the mesh" if everywhere else f"namespace {namespace}"
         wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
         labelled = rule.kind in (PEER_AUTHENTICATION, RATE_LIMIT) or rule.kind in SECURITY_KINDS
         path = "spec.selector" if labelled else "spec.workloadSelector"
-        message = f"{path}: no workload of namespace {namespace} carries {wanted}"
+        message = f"{path}: no workload of {whose} carries {wanted}"
         yield Condition(rule.ref, "SelectsNothing", "True", "NoMatchingWorkload", message, "IST0127", path)

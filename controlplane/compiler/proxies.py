@@ -39,6 +39,7 @@ from mesh.identity.spiffe import node_id, workload_id
 from mesh.vocabulary import Dialect
 
 _NOTHING = Compiled(resources={})
+_Inbounds = tuple[tuple[Inbound, InboundInputs | None], ...]  # None: the port stays closed
 
 
 class ProxyCompiler:
@@ -62,18 +63,20 @@ class ProxyCompiler:
         known, self._inputs = self._inputs, (node, mesh.tested_labels, mesh.rate_limits, mesh.jwks, gateway)
         if known is not None and all(old is new for old, new in zip(known, self._inputs, strict=True)):
             return self.compiled
+        inbounds = tuple(
+            (item, self._inbound_inputs(mesh, item)) for item in (node.inbounds if node is not None else ())
+        )
         made: dict[str, dict[str, Resource]] = {}
-        for resource in (*self._resources(mesh, node), *gateway.resources):
+        for resource in (*self._resources(mesh, node, inbounds), *gateway.resources):
             made.setdefault(resource.type_url, {}).setdefault(resource.name, resource)
-        self.compiled = _settled(self.compiled, made, (*self._conditions(mesh, node), *gateway.conditions))
+        self.compiled = _settled(self.compiled, made, (*self._conditions(mesh, node, inbounds), *gateway.conditions))
         return self.compiled
 
-    def _resources(self, mesh: MeshState, node: NodeView | None) -> Iterator[Resource]:
+    def _resources(self, mesh: MeshState, node: NodeView | None, inbounds: _Inbounds) -> Iterator[Resource]:
         grpc = self._proxy.dialect is Dialect.GRPC
         if not grpc:
             yield from self._outbound(mesh, node)
-        for inbound in node.inbounds if node is not None else ():
-            inputs = self._inbound_inputs(mesh, inbound)
+        for _, inputs in inbounds:
             if inputs is not None and grpc:
                 yield self._memo.build("Listener", inputs, build_grpc_server_listener)
             elif inputs is not None:
@@ -147,11 +150,11 @@ class ProxyCompiler:
         grpc = self._proxy.dialect is Dialect.GRPC and self._proxy.tls
         return grpc and inbound.mode is MutualTLSMode.PERMISSIVE
 
-    def _conditions(self, mesh: MeshState, node: NodeView | None) -> Iterator[Condition]:
+    def _conditions(self, mesh: MeshState, node: NodeView | None, inbounds: _Inbounds) -> Iterator[Condition]:
         """Ports that stay closed, or are stricter than asked, on the policy that says so; limits that do not hold."""
         yield from unlimited_findings(mesh, self._proxy, node)
-        yield from self._unguarded(mesh, node)
-        for inbound in node.inbounds if node is not None else ():
+        yield from self._unguarded(inbounds)
+        for inbound, inputs in inbounds:
             policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]
             if self._is_stricter(inbound):
                 for policy in policies[-1:]:
@@ -160,7 +163,7 @@ class ProxyCompiler:
                         "it cannot tell TLS from plaintext on one port"
                     )
                     yield Condition(policy.ref, "Approximated", "True", "GrpcServer", message)
-            if self._mode(inbound) is None:
+            if inputs is None:
                 for policy in policies[-1:]:
                     message = (
                         f"{self._proxy.id} has no certificates: port {inbound.port.inbound_port} of "
@@ -168,11 +171,10 @@ class ProxyCompiler:
                     )
                     yield Condition(policy.ref, "NotEnforced", "True", "NoCertificates", message)
 
-    def _unguarded(self, mesh: MeshState, node: NodeView | None) -> Iterator[Condition]:
+    def _unguarded(self, inbounds: _Inbounds) -> Iterator[Condition]:
         """What ports do not do of their RequestAuthentications and AuthorizationPolicies."""
-        for inbound in node.inbounds if node is not None else ():
-            inputs = self._inbound_inputs(mesh, inbound) if inbound.guard.policies else None
-            if inputs is not None:
+        for inbound, inputs in inbounds:
+            if inputs is not None and inbound.guard.policies:
                 where = f"port {inbound.port.port} of {inbound.instance.id} on {self._proxy.id}"
                 yield from guard_findings(inputs.guard, inputs.site, where)
 

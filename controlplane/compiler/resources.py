@@ -33,7 +33,7 @@ def make_resource(type_url: str, name: str, message: Message, sources: tuple[Sou
 
 def sources_of(objects: Iterable[PolicyObject | None]) -> tuple[Source, ...]:
     """The objects at their generations, without duplicates, sorted."""
-    parts = (part for item in objects if item is not None for part in item.parts or (item,))
+    parts = (part for item in objects if item is not None for part in item.stored)
     found = {Source(part.ref, part.metadata.generation, part.ttl_s) for part in parts}
     return tuple(sorted(found, key=lambda source: (source.ref, source.generation)))
 

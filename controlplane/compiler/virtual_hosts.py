@@ -24,6 +24,7 @@ from controlplane.compiler.route_action import (
 )
 from controlplane.compiler.route_match import can_be_matched, holds_for, route_match
 from controlplane.compiler.types import Resource, Source
+from controlplane.model.circuit_breakers import route_names
 from controlplane.model.proxy import Caller
 from controlplane.model.virtual_services import destination_host
 from controlplane.policy.http_route import Destination, HTTPMatchRequest, HTTPRoute
@@ -125,7 +126,7 @@ def translated(inputs: VirtualHostInputs) -> Iterator[tuple[HTTPMatchRequest | N
                 forwarding = _forwarding(inputs, rule, http, destinations)
                 set_action(route, http, forwarding, inputs.dialect)
                 own = [target for _, target in forwarding.targets]
-                _set_call_policies(route, inputs, own, _names(http, match))
+                _set_call_policies(route, inputs, own, route_names(http, match))
                 _set_extras(route, http, inputs.dialect, istio=inputs.istio or rule.wants_istio_behaviour)
                 yield match, route
                 stop = stop or is_catch_all(match)
@@ -195,12 +196,6 @@ def _set_extras(route: Route, http: HTTPRoute, dialect: Dialect, *, istio: bool)
     ):
         if config is not None:
             route.typed_per_filter_config[name].CopyFrom(packed(config))
-
-
-def _names(http: HTTPRoute, match: HTTPMatchRequest | None) -> tuple[str, ...]:
-    """By what names of the user's a route may be meant."""
-    own = match.name if match is not None else ""
-    return http.name, own, f"{http.name}.{own}"
 
 
 def _set_call_policies(

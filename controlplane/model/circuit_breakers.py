@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from controlplane.model.services import visible
 from controlplane.policy.call_target import CallPolicy, CallTarget
 from controlplane.policy.hosts import resolve
+from controlplane.policy.http_route import HTTPMatchRequest, HTTPRoute
 from controlplane.policy.objects import PolicyObject
 
 
@@ -24,6 +25,12 @@ def breaker_host(rule: PolicyObject, domain_suffix: str) -> str:
 def breaker_name(rule: PolicyObject) -> str:
     """How agents know it: all routes that name it share its state."""
     return f"{rule.metadata.namespace}/{rule.metadata.name}"
+
+
+def route_names(http: HTTPRoute, match: HTTPMatchRequest | None) -> tuple[str, ...]:
+    """By what names of the user's a route may be meant: of a rule as proxies see it, joined with its delegate's."""
+    own = match.name if match is not None else ""
+    return http.name, own, f"{http.name}.{own}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
+from controlplane.model.gateways import gateway_name
 from controlplane.model.persistent import PersistentIndex, PersistentMap
 from controlplane.model.services import visible
 from controlplane.policy.frozen import FrozenMap
@@ -20,7 +21,7 @@ from controlplane.policy.http_route import Destination, HTTPMatchRequest, HTTPRo
 from controlplane.policy.kinds import VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.string_match import StringMatch
-from controlplane.policy.virtual_service import VirtualService
+from controlplane.policy.virtual_service import MESH_GATEWAY, VirtualService
 from mesh.vocabulary import ObjectRef
 
 # What a delegate's rule takes over from the root's when it says nothing itself; not for one that answers itself.
@@ -28,8 +29,8 @@ _TAKEN_OVER = ("timeout", "retries", "cors_policy", "headers")
 _OF_ROUTES = ("rewrite", "fault")
 _MIRRORS = ("mirror", "mirrors", "mirror_percent", "mirror_percentage")
 _MATCHED_TEXTS = ("uri", "scheme", "method", "authority")
-_MATCHED_MAPS = ("headers", "without_headers", "query_params")
-_OF_PROXIES = ("port", "source_labels", "gateways", "source_namespace")
+_MATCHED_MAPS = ("headers", "without_headers", "query_params", "source_labels")
+_OF_PROXIES = ("port", "gateways", "source_namespace")
 Key = tuple[str, str]  # namespace, name
 
 
@@ -44,6 +45,10 @@ class Delegation:
         self._roots: PersistentMap[ObjectRef, PolicyObject] = PersistentMap()
         self._joined: PersistentMap[ObjectRef, PolicyObject] = PersistentMap()
         self._referrers: PersistentIndex[Key, ObjectRef] = PersistentIndex()
+
+    def joined(self, rule: PolicyObject) -> PolicyObject:
+        """The rule as those see it who ask for rules: a root with its delegates', any other as it is."""
+        return self._joined.get(rule.ref, rule)
 
     def updated(
         self, puts: Iterable[PolicyObject], gone: Iterable[PolicyObject]
@@ -102,7 +107,7 @@ class Delegation:
                 yield _named(made, delegate, index)
 
     def _located(self, rule: HTTPRoute, owner: PolicyObject) -> HTTPRoute:
-        """With full hosts: short ones are of its own namespace."""
+        """With full hosts and gateways: short ones are of its own namespace."""
 
         def full(destination: Destination | None) -> Destination | None:
             if destination is None:
@@ -115,7 +120,19 @@ class Delegation:
             "mirror": full(rule.mirror),
             "mirrors": tuple(item.model_copy(update={"destination": full(item.destination)}) for item in rule.mirrors),
         }
-        return rule.model_copy(update=update)
+        return with_full_gateways(rule, owner).model_copy(update=update)
+
+
+def with_full_gateways(rule: HTTPRoute, owner: PolicyObject) -> HTTPRoute:
+    """A rule whose matches name gateways as `namespace/name`, so that those of several namespaces can be compared."""
+    if not any(match.gateways for match in rule.match):
+        return rule
+
+    def full(written: str) -> str:
+        return written if written == MESH_GATEWAY else gateway_name(written, owner.metadata.namespace)
+
+    matches = (match.model_copy(update={"gateways": tuple(map(full, match.gateways))}) for match in rule.match)
+    return rule.model_copy(update={"match": tuple(matches)})
 
 
 def delegates_of(root: PolicyObject) -> tuple[Key, ...]:
@@ -131,7 +148,10 @@ def delegate_key(root: PolicyObject, rule: HTTPRoute) -> Key:
 
 
 def joined_rule(root: HTTPRoute, own: HTTPRoute) -> HTTPRoute | None:
-    """A delegate's rule below the root's; None when a match of it does not lie within those of the root."""
+    """A delegate's rule below the root's; None when a match of it does not lie within those of the root.
+
+    Both with full gateways.
+    """
     matches = _joined_matches(root.match, own.match)
     if matches is None:
         return None
@@ -178,6 +198,21 @@ def _lies_within(own: HTTPMatchRequest, root: HTTPMatchRequest) -> bool:
         and all(_text_within(value, root.query_params.get(name)) for name, value in own.query_params.items())
         and (root.uri is None or own.uri is None or own.ignore_uri_case == root.ignore_uri_case)
         and (not root.port or own.port in (0, root.port))
+        and _excludes_as_much(own, root)
+        and _proxies_within(own, root)
+    )
+
+
+def _excludes_as_much(own: HTTPMatchRequest, root: HTTPMatchRequest) -> bool:
+    """Whether the delegate's exclusion, which takes the place of the root's, leaves out all that the root's does."""
+    return all(_text_within(value, own.without_headers.get(name)) for name, value in root.without_headers.items())
+
+
+def _proxies_within(own: HTTPMatchRequest, root: HTTPMatchRequest) -> bool:
+    return (
+        (not root.source_namespace or own.source_namespace in ("", root.source_namespace))
+        and all(root.source_labels.get(name, value) == value for name, value in own.source_labels.items())
+        and (not root.gateways or set(own.gateways) <= set(root.gateways))
     )
 
 

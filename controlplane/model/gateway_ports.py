@@ -18,7 +18,6 @@ from controlplane.model.gateways import name_of
 from controlplane.policy.gateway import EVERY_HOST, Gateway, Server, host_parts
 from controlplane.policy.hosts import covers, resolve
 from controlplane.policy.objects import PolicyObject
-from controlplane.policy.protocols import Protocol
 from controlplane.policy.virtual_service import VirtualService
 
 
@@ -70,11 +69,6 @@ class GatewayPort:
     def is_tls(self) -> bool:
         """Whether connections begin with TLS."""
         return self.servers[0].server.is_tls
-
-    @property
-    def protocol(self) -> Protocol:
-        """Of the server that decides."""
-        return self.servers[0].server.protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

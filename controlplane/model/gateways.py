@@ -58,10 +58,6 @@ class Gateways:
                 found.append((publicity(spec, owner, namespace), rule))
         return tuple(rule for _, rule in sorted(found, key=lambda item: (item[0], item[1].age_key)))
 
-    def bound(self, name: str) -> tuple[PolicyObject, ...]:
-        """All VirtualServices that name the Gateway, the oldest first."""
-        return tuple(sorted(self._bound[name], key=lambda item: item.age_key))
-
 
 def name_of(gateway: PolicyObject) -> str:
     """`namespace/name`."""

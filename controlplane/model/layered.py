@@ -11,7 +11,7 @@ the same.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSet
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 
 class Versioned(Protocol):
@@ -25,6 +25,7 @@ V = TypeVar("V", bound=Versioned)
 T = TypeVar("T")
 
 _NOTHING: frozenset[str] = frozenset()
+_NO_BASE: Mapping[str, Any] = {}  # one for all, so that streams that begin fill `_known` with one entry
 _REMEMBERED = 64
 # The values hold the mappings: an id is not reused while it is known here.
 _known: OrderedDict[int, tuple[Mapping[str, object], frozenset[str]]] = OrderedDict()
@@ -110,7 +111,7 @@ class LayeredMap(MutableMapping[str, V], Generic[V]):
     __slots__ = ("base", "gone", "own")
 
     def __init__(self) -> None:
-        self.base: Mapping[str, V] = {}
+        self.base: Mapping[str, V] = _NO_BASE
         self.own: dict[str, V] = {}  # wins over the base
         self.gone: set[str] = set()  # of the base
 

@@ -143,6 +143,10 @@ class MeshState:
         view = self.views.get(host)
         return NO_TARGET if view is None else view.target
 
+    def joined(self, rule: PolicyObject) -> PolicyObject:
+        """A stored VirtualService with its delegates' rules in the place of its own, as proxies see it."""
+        return self._delegation.joined(rule)
+
     def endpoints(self, host: str, port: int | None = None) -> tuple[Endpoint, ...]:
         """The endpoints of a full host's port, or of all its ports; sorted within each port."""
         view = self.views.get(host)

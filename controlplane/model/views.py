@@ -4,7 +4,7 @@ Owns:   ServiceView, NodeView and how they are made from the indexes.
 Not:    when one is made anew (controlplane.model.mesh_state).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controlplane.model.catalog import Catalog
@@ -12,7 +12,7 @@ from controlplane.model.destination_rules import Client, find_rule
 from controlplane.model.peer_authentication import PeerPolicies
 from controlplane.model.rules import Rules
 from controlplane.model.security_policies import NO_GUARD, Guard, SecurityPolicies
-from controlplane.model.services import Service, ServiceLabel, registered_service, workload_port
+from controlplane.model.services import Port, Service, ServiceLabel, registered_service, workload_port
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.virtual_services import destination_host, destinations
 from controlplane.model.workloads import Workloads, service_key
@@ -50,6 +50,9 @@ class Target:
 
 
 NO_TARGET = Target(service=None, rules=(), labels=frozenset())
+
+
+_Meant = tuple[Service, Port, tuple[PolicyObject, ...]]  # with the service's own port, and its DestinationRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,12 +190,7 @@ class ViewMaker:
         instances = self._workloads.on_node(node)
         if not instances:
             return None
-        inbounds = tuple(
-            self._inbound(instance, port, targets)
-            for instance in instances
-            for port in instance.ports
-            if port.inbound_port
-        )
+        inbounds = tuple(inbound for instance in instances for inbound in self._inbounds(instance, targets))
         return NodeView(node=node, instances=instances, inbounds=inbounds)
 
     def hosts_of(self, workload: Instance) -> set[str]:
@@ -255,58 +253,60 @@ class ViewMaker:
         mode = self._peer_policies(workload.namespace).mode(workload.labels, port.port)
         return mode is not MutualTLSMode.DISABLE
 
-    def _inbound(self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]) -> Inbound:
+    def _inbounds(self, instance: Instance, targets: Mapping[str, Target]) -> Iterator[Inbound]:
+        """One for each port that the mesh reaches."""
         peers = self._peer_policies(instance.namespace)
-        pool, rules = self._inbound_pool(instance, port, targets)
-        return Inbound(
-            instance=instance,
-            port=port,
-            mode=peers.mode(instance.labels, port.port),
-            pool=pool,
-            service=self._inbound_service(instance, port, targets),
-            sources=(*peers.sources(instance.labels), *rules),
-            guard=self._guard(instance),
-        )
+        hosts = sorted(self.hosts_of(instance))
+        guard = self._guard(instance, hosts)
+        for port in instance.ports:
+            if port.inbound_port:
+                meant = _meant(instance, port, [targets.get(host, NO_TARGET) for host in hosts])
+                pool, rules = self._inbound_pool(meant)
+                yield Inbound(
+                    instance=instance,
+                    port=port,
+                    mode=peers.mode(instance.labels, port.port),
+                    pool=pool,
+                    service=meant[0][0].label if meant else None,
+                    sources=(*peers.sources(instance.labels), *rules),
+                    guard=guard,
+                )
 
-    def _guard(self, instance: Instance) -> Guard:
+    def _guard(self, instance: Instance, hosts: Iterable[str]) -> Guard:
         suffix = f".{self._settings.domain_suffix}"
-        names = [host.removesuffix(suffix).split(".") for host in self.hosts_of(instance) if host.endswith(suffix)]
+        names = [host.removesuffix(suffix).split(".") for host in hosts if host.endswith(suffix)]
         services = frozenset(f"{parts[1]}/{parts[0]}" for parts in names if len(parts) == 2)
         root = self._settings.root_namespace
         return self._security.guard(root, instance.namespace, instance.labels, services=services)
 
-    def _inbound_service(
-        self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]
-    ) -> ServiceLabel | None:
-        for host in sorted(self.hosts_of(instance)):
-            service = targets.get(host, NO_TARGET).service
-            if service is not None and any(workload_port(own, instance) == port for own in service.ports):
-                return service.label
-        return None
-
-    def _inbound_pool(
-        self, instance: Instance, port: InstancePort, targets: Mapping[str, Target]
-    ) -> tuple[ConnectionPoolSettings, tuple[PolicyObject, ...]]:
-        """The pool of the first service, by name, that has this port of the instance."""
-        for host in sorted(self.hosts_of(instance)):
-            target = targets.get(host, NO_TARGET)
-            service = target.service
-            if service is None or not target.rules:
-                continue
-            for own in service.ports:
-                if workload_port(own, instance) == port:
-                    rule = find_rule(
-                        target.rules,
-                        host,
-                        Client(namespace=service.namespace),
-                        service_namespace=service.namespace,
-                        root_namespace=self._settings.root_namespace,
-                        domain_suffix=self._settings.domain_suffix,
-                    )
-                    pool = effective_policy(rule, own.number).connection_pool
-                    source = rule.policy_source if pool is not DEFAULT_CONNECTION_POOL else None
-                    return pool, () if source is None else (source,)
+    def _inbound_pool(self, meant: Iterable[_Meant]) -> tuple[ConnectionPoolSettings, tuple[PolicyObject, ...]]:
+        """The pool of the first service that has rules."""
+        for service, port, rules in meant:
+            if rules:
+                rule = find_rule(
+                    rules,
+                    service.host,
+                    Client(namespace=service.namespace),
+                    service_namespace=service.namespace,
+                    root_namespace=self._settings.root_namespace,
+                    domain_suffix=self._settings.domain_suffix,
+                )
+                pool = effective_policy(rule, port.number).connection_pool
+                source = rule.policy_source if pool is not DEFAULT_CONNECTION_POOL else None
+                return pool, () if source is None else (source,)
         return DEFAULT_CONNECTION_POOL, ()
+
+
+def _meant(instance: Instance, port: InstancePort, targets: Iterable[Target]) -> list[_Meant]:
+    """The services that have this port of the instance, in order."""
+    found: list[_Meant] = []
+    for target in targets:
+        service = target.service
+        ports = service.ports if service is not None else ()
+        own = next((item for item in ports if workload_port(item, instance) == port), None)
+        if service is not None and own is not None:
+            found.append((service, own, target.rules))
+    return found
 
 
 def short_names(host: str, settings: MeshSettings) -> tuple[str, ...]:

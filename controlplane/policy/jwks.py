@@ -45,8 +45,8 @@ def problems(text: str) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    kinds = {key.get("kty") for key in keys if isinstance(key, Mapping)}
-    if "oct" in kinds and len(kinds) > 1:
+    kinds = [key.get("kty") for key in keys if isinstance(key, Mapping)]  # of any type
+    if "oct" in kinds and any(kind != "oct" for kind in kinds):
         yield (
             "found `oct` keys beside asymmetric ones, expected one sort: a token could be signed with a public key "
             "taken for a secret"

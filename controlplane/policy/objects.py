@@ -87,6 +87,11 @@ class PolicyObject:
         return ObjectRef(self.kind.group, self.kind.kind, self.metadata.namespace, self.metadata.name)
 
     @property
+    def stored(self) -> "tuple[PolicyObject, ...]":
+        """The objects, as they were stored, that it says: its parts, or itself."""
+        return self.parts or (self,)
+
+    @property
     def age_key(self) -> tuple[str, str, str]:
         """Sorts the oldest first, ties by name and namespace (2.3.1)."""
         return self.metadata.creation_timestamp, self.metadata.name, self.metadata.namespace

@@ -60,6 +60,7 @@ REQUEST_AUTHENTICATIONS: tuple[Row, ...] = (
     _jwks("kty", 'found "none" as keys[1].kty, expected one of RSA', RSA, {"kty": "none"}),
     _jwks("small-rsa", "found a number of 1024 bits as keys[0].n, expected 2048", {**RSA, "n": _b64(128)}),
     _jwks("exponent", "found an unfit exponent as keys[0].e", {**RSA, "e": "AQ"}),
+    _jwks("kty-list", "found a list as keys[0].kty, expected one of RSA, EC, OKP, oct", {"kty": ["RSA"]}),
     _jwks("private", "found a private key (not shown) as keys[0], expected the public one", {**RSA, "d": "hunter2"}),
     _jwks("alg-none", 'found "none" as keys[0].alg, expected one of RS256', {**RSA, "alg": "none"}),
     _jwks("alg-confused", 'found "HS256" as keys[0].alg, expected one of RS256', {**RSA, "alg": "HS256"}),

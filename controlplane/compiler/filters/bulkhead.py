@@ -48,7 +48,7 @@ def cap_requests(thresholds: CircuitBreakers.Thresholds, rule: PolicyObject) -> 
 
 
 def lost(rule: PolicyObject, dialect: Dialect) -> str:
-    """What proxies of the dialect do not do, or do otherwise; nothing when they do the same."""
+    """What proxies of the dialect do not do, or do otherwise."""
     who = {Dialect.ENVOY: "Envoys", Dialect.GRPC: "gRPC clients"}[dialect]
     spec = rule.spec_as(Bulkhead)
     if spec.effective_target.route:

@@ -124,7 +124,7 @@ def lost(rule: PolicyObject, dialect: Dialect, *, has_outlier_detection: bool) -
     if spec.effective_target.route:
         yield f"{who} have no breaker for one route: they let all of its calls pass"
         return
-    if has_outlier_detection:
+    if has_outlier_detection and spec.forced is not Forced.OPEN:  # they refuse all then, whatever they eject
         yield f"{who} obey the outlierDetection of the DestinationRule instead"
     elif spec.forced is None:
         yield (

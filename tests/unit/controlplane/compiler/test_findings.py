@@ -1,9 +1,11 @@
 """Conditions that golden files do not show: those of scopes, and what they say after a change."""
 
+import pytest
+
 from controlplane.compiler.compile import Compiler
 from controlplane.compiler.types import Condition
 from controlplane.model.mesh_state import MeshState
-from tests.support.compiling import agent, fold, instance, mesh_of, put
+from tests.support.compiling import agent, fold, instance, mesh_of, proxy_of, put
 
 SERVICE = """\
 apiVersion: v1
@@ -84,6 +86,16 @@ def test_a_selector_selects_a_workload_that_no_service_has() -> None:
     assert found(compiler, mesh) == alone
 
 
+def test_a_selector_of_the_root_namespace_is_sought_in_all() -> None:
+    policy = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: %s}\n"
+        "spec: {selector: {matchLabels: {app: b}}, rules: [{}]}"
+    )
+    for namespace, where in (("istio-system", "the mesh"), ("default", "namespace default")):
+        [condition] = Compiler().conditions(put(mesh_of(SERVICE + "---\n" + policy % namespace), instance("u1")))
+        assert condition.message == f"spec.selector: no workload of {where} carries app=b"
+
+
 def test_rules_of_two_namespaces_on_one_node() -> None:
     """Clusters are shared by all workloads of an agent: the rule that loses says so, once such an agent is there."""
     compiler = Compiler()
@@ -97,6 +109,39 @@ def test_rules_of_two_namespaces_on_one_node() -> None:
     assert found(compiler, mesh) == [("theirs", "NotEnforced")]
     compiler.compile_scope(mesh, mesh.scope_of(agent("node-2")))
     assert len(found(compiler, mesh)) == 1
+
+
+DELEGATING = """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root}
+spec:
+  hosts: [user-service]
+  http:
+  - {match: [{uri: {prefix: /a}}], delegate: {name: rules}}
+  - {match: [{uri: {prefix: /b}}], delegate: {name: rules}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rules}
+spec:
+  http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, route: [{destination: {host: user-service}}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "kind"), [("envoy", "Approximated"), ("gRPC C-core", "NotEnforced")], ids=["envoy", "grpc"]
+)
+def test_what_others_do_of_a_delegates_rule_is_told_to_the_delegate(user_agent: str, kind: str) -> None:
+    """At its place in the object as it is stored: not below the root, whose second rule has no fault."""
+    compiler, mesh = Compiler(), put(mesh_of(SERVICE + DELEGATING), instance("u1"))
+    assert found(compiler, mesh) == []
+    compiler.compile_scope(mesh, mesh.scope_of(proxy_of({"id": "p", "userAgentName": user_agent}, delta=False)))
+    [condition] = compiler.conditions(mesh)
+    assert (condition.ref.name, condition.type) == ("rules", kind)
+    assert "spec.http[0].fault" in condition.message
+    assert "spec.http[1]" not in condition.message
 
 
 def test_conditions_of_a_hypothetical_state() -> None:

@@ -21,7 +21,7 @@ from controlplane.policy.jwks import NOBODYS_JWKS
 from controlplane.settings import MeshSettings
 from mesh.vocabulary import Dialect, ObjectRef
 from mesh.xds import type_url
-from tests.support.compiling import SETTINGS, agent, fold, instance, mesh_of, put
+from tests.support.compiling import SETTINGS, agent, fold, instance, mesh_of, proxy_of, put
 
 SERVICE = (
     "apiVersion: v1\nkind: Service\nmetadata: {name: cart}\nspec: {selector: {app: cart}, ports: [{port: 80}]}\n---\n"
@@ -196,6 +196,25 @@ def test_two_providers_deny_everything() -> None:
         policy(name, f"{{action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]}}") for name in ("one", "two")
     )
     assert set(rules_of(guarded(text, settings=settings))) == {"default-deny-all-due-to-bad-CUSTOM-action"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "user_agent", "what"),
+    [
+        ("HTTP", "gossamer-agent", "everything is denied"),
+        ("TCP", "gossamer-agent", "what it matches is denied"),
+        ("TCP", "gRPC C-core", "everything is denied"),
+    ],
+)
+def test_what_is_denied_without_a_provider_is_told(protocol: str, user_agent: str, what: str) -> None:
+    """A bytes port denies what the rules match; a gRPC server's port carries calls, whatever is said of it."""
+    proxy = proxy_of({"id": "node-1", "userAgentName": user_agent}, delta=False)
+    mesh = guarded(
+        policy("asked", "{action: CUSTOM, provider: {name: nobody}, rules: [{to: [{operation: {ports: ['80']}}]}]}"),
+        protocol=protocol,
+    )
+    [condition] = Compiler().compile_proxy(mesh, proxy).conditions
+    assert condition.message.endswith(f"no extension provider of that name: {what}")
 
 
 def test_keys_come_when_they_are_fetched() -> None:

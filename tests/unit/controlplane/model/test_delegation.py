@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from controlplane.compiler.delegation_findings import delegation_findings
 from controlplane.model.delegation import joined_rule
 from controlplane.model.mesh_state import Changes, MeshState
 from controlplane.policy.http_route import HTTPRoute
@@ -180,6 +181,18 @@ TO = {"route": [{"destination": {"host": "a"}}]}
         ([{"port": 80}], [{"uri": {"prefix": "/a"}}], [{"uri": {"prefix": "/a"}, "port": 80}]),
         ([{"uri": {"prefix": "/a"}, "ignoreUriCase": True}], [{"method": {"exact": "GET"}}],
          [{"uri": {"prefix": "/a"}, "ignoreUriCase": True, "method": {"exact": "GET"}}]),
+        ([{"withoutHeaders": {"x": {"exact": "1"}}}], [{"withoutHeaders": {"y": {"exact": "2"}}}],
+         [{"withoutHeaders": {"x": {"exact": "1"}, "y": {"exact": "2"}}}]),
+        ([{"withoutHeaders": {"x": {"exact": "ab"}}}], [{"withoutHeaders": {"x": {"prefix": "a"}}}],
+         [{"withoutHeaders": {"x": {"prefix": "a"}}}]),
+        ([{"withoutHeaders": {"x": {"exact": "1"}}}], [{"withoutHeaders": {"x": {}}}], [{"withoutHeaders": {"x": {}}}]),
+        ([{"sourceLabels": {"app": "a"}}], [{"sourceLabels": {"v": "1"}}], [{"sourceLabels": {"app": "a", "v": "1"}}]),
+        ([{"sourceLabels": {"app": "a"}}], [{"sourceLabels": {"app": "a"}}], [{"sourceLabels": {"app": "a"}}]),
+        ([{"sourceNamespace": "a"}], [{"port": 80}], [{"sourceNamespace": "a", "port": 80}]),
+        ([{"port": 80}], [{"sourceNamespace": "a"}], [{"sourceNamespace": "a", "port": 80}]),
+        ([{"gateways": ["n/a", "mesh"]}], [{"gateways": ["mesh"]}], [{"gateways": ["mesh"]}]),
+        ([{"gateways": ["n/a"]}], [{"port": 80}], [{"gateways": ["n/a"], "port": 80}]),
+        ([{"port": 80}], [{"gateways": ["n/a"]}], [{"gateways": ["n/a"], "port": 80}]),
         # each with each
         ([{"uri": {"prefix": "/a"}}, {"method": {"exact": "GET"}}], [{"uri": {"prefix": "/a/b"}}],
          [{"uri": {"prefix": "/a/b"}}, {"uri": {"prefix": "/a/b"}, "method": {"exact": "GET"}}]),
@@ -195,6 +208,13 @@ TO = {"route": [{"destination": {"host": "a"}}]}
         ([{"headers": {"x": {"exact": "1"}}}], [{"withoutHeaders": {"x": {"exact": "2"}}}], None),
         ([{"queryParams": {"q": {"exact": "1"}}}], [{"queryParams": {"q": {"exact": "2"}}}], None),
         ([{"port": 80}], [{"port": 81}], None),
+        ([{"withoutHeaders": {"x": {"exact": "1"}}}], [{"withoutHeaders": {"x": {"exact": "2"}}}], None),
+        ([{"withoutHeaders": {"x": {"prefix": "a"}}}], [{"withoutHeaders": {"x": {"exact": "ab"}}}], None),
+        ([{"withoutHeaders": {"x": {}}}], [{"withoutHeaders": {"x": {"exact": "1"}}}], None),
+        ([{"sourceLabels": {"app": "a"}}], [{"sourceLabels": {"app": "b"}}], None),
+        ([{"sourceNamespace": "a"}], [{"sourceNamespace": "b"}], None),
+        ([{"gateways": ["n/a"]}], [{"gateways": ["mesh"]}], None),
+        ([{"gateways": ["n/a"]}], [{"gateways": ["n/a", "n/b"]}], None),
         # one of its matches is enough to leave the rule out
         ([{"uri": {"prefix": "/a"}}], [{"uri": {"prefix": "/a/b"}}, {"uri": {"prefix": "/c"}}], None),
     ],
@@ -204,6 +224,25 @@ def test_matches(root: list[object], own: list[object], expected: list[object] |
     assert (found.match if found is not None else None) == (
         route(match=expected, **TO).match if expected is not None else None
     )
+
+
+def test_gateways_are_compared_by_their_full_names() -> None:
+    root = virtual_service(
+        "root",
+        "{hosts: [shop], gateways: [mesh, edge], "
+        "http: [{match: [{gateways: [edge, mesh]}], delegate: {name: r, namespace: team}}]}",
+    )
+    rule = "{match: [{gateways: [%s]}], directResponse: {status: 200}}"
+    rules = ", ".join(rule % gateway for gateway in ("edge", "default/edge", "edge.default", "mesh"))
+    mesh = mesh_of(SERVICES + root + virtual_service("r", f"{{http: [{rules}]}}", "team"))
+    found = [(http.name, *(match.gateways for match in http.match)) for http in rules_of(mesh)]
+    assert found == [
+        ("team/r.http[1]", ("default/edge",)),
+        ("team/r.http[2]", ("default/edge",)),
+        ("team/r.http[3]", ("mesh",)),
+    ]
+    [rule_of_host] = seen(mesh)
+    assert [item.path for item in delegation_findings(rule_of_host)] == ["spec.http[0].match"]
 
 
 def test_names_are_joined() -> None:

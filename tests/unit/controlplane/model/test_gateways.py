@@ -89,7 +89,7 @@ def test_virtual_services_of_a_gateway_in_their_order() -> None:
     )
     assert names(mesh.gateways.virtual_services("ingress/g", "ingress")) == ["private", "named", "public", "younger"]
     assert names(mesh.gateways.virtual_services("ingress/g", "default")) == ["hidden", "public", "younger"]
-    assert names(mesh.gateways.bound("default/g")) == ["elsewhere"]
+    assert names(mesh.gateways.virtual_services("default/g", "default")) == ["elsewhere"]
 
 
 def test_the_index_follows_changes_and_else_stays_the_same_object() -> None:
@@ -98,8 +98,8 @@ def test_the_index_follows_changes_and_else_stays_the_same_object() -> None:
         mesh, HEAD.format(kind="DestinationRule", name="d", namespace="default") + "spec: {host: a}\n"
     ).gateways is (mesh.gateways)
     moved = fold(mesh, service("a", "[other/g]"))
-    assert names(moved.gateways.bound("default/g")) == []
-    assert names(moved.gateways.bound("other/g")) == ["a"]
+    assert names(moved.gateways.virtual_services("default/g", "default")) == []
+    assert names(moved.gateways.virtual_services("other/g", "other")) == ["a"]
     assert Gateways().updated([], []).all() == ()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.layered import LayeredMap, LayeredSet, names_of, versions_of
+from controlplane.model.layered import _REMEMBERED, LayeredMap, LayeredSet, _known, names_of, versions_of
 
 NAMES = st.sampled_from("abcdef")
 BASES = st.dictionaries(NAMES, st.sampled_from("12"))
@@ -64,6 +64,15 @@ def test_a_map_moves_to_what_it_was_sent(old: dict[str, str], new: dict[str, str
         assert dict(layered.items()) == base
         assert not layered.own
         assert not layered.gone
+
+
+def test_streams_that_begin_forget_nobodys_base() -> None:
+    base = made({"a": "1"})
+    names_of(base)
+    maps: list[LayeredMap[Item]] = [LayeredMap() for _ in range(2 * _REMEMBERED)]
+    for layered in maps:
+        layered.rebase(base)
+    assert id(base) in _known
 
 
 def test_equal_names_are_one_object() -> None:
