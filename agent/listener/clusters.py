@@ -18,6 +18,7 @@ from agent.ipc.shared import SharedCells
 from agent.listener.tables import ClusterParts, NonsenseError
 from agent.model.bulkhead import CELLS
 from agent.model.cluster import HashTable
+from agent.proxy import global_rate_limit
 from agent.proxy.runtime import Runtime
 from agent.stats.names import cluster_group
 from agent.upstream.clusters import HostRow, LateRow, Parts, UpstreamCluster
@@ -74,6 +75,7 @@ class Clusters:
                 self._blocks.pop(name, None)
                 self._reported.pop(name, None)
                 self._stats.drop(_stats_key(name))
+                self._stats.drop(global_rate_limit.stats_key(name))
         self._closing += self._removed
         self._removed = []
 

@@ -1,7 +1,7 @@
 """The listeners of a worker: which socket is accepted on, which filter chains new connections get, what drains.
 
 Owns:   starting and stopping acceptors, swapping chains, draining old ones, the end of everything at Drain.
-Not:    one acceptor (acceptor), one connection (agent.proxy), what chains are made of (agent.listener.chains).
+Not:    one acceptor (acceptor), one connection (agent.proxy), what a chain is made of (agent.proxy).
 Source: Envoy's listener update: only chains that have changed are drained; Istio's drainDuration, 45 s.
 Invariants: a new connection gets the chains of the last Commit; a chain whose configuration is the same stays, with its
         connections; an old chain's connections end with their next answer, those that have none are closed after
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from agent.listener import acceptor
 from agent.listener.acceptor import Acceptor
 from agent.model.listener import FilterChain, Listener
+from agent.proxy.chain import asking_identity
 from agent.proxy.runtime import Runtime
 from agent.stats.groups import Group
 from agent.stats.names import listener_group
@@ -209,8 +210,8 @@ def _succeed(before: dict[FilterChain, Chain], after: dict[FilterChain, Chain]) 
 
 def _shared_by_chains(config: Listener) -> tuple[object, ...]:
     """What a chain takes from its listener."""
-    limit = config.per_connection_buffer_limit_bytes
-    return config.name, config.address, config.port, config.direction, config.identity, limit
+    names = config.name, config.identity, asking_identity(config), config.workload
+    return *names, config.address, config.port, config.direction, config.per_connection_buffer_limit_bytes
 
 
 def _stats_key(config: Listener) -> str:

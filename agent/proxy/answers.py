@@ -6,7 +6,7 @@ Source: data-plane.md 1.11, recorded from Envoy 1.40.
 Invariant: if an answer has already begun, it is cut instead.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.codec.head import ResponseHead
 from agent.codec.protocol_error import ProtocolError
@@ -31,6 +31,7 @@ _RESET_FLAGS = {
     "protocol_error": "UPE",
     "overflow": "UO",
 }
+OVERLOADED: Final = ((b"x-envoy-overloaded", b"true"),)
 _BAD_REQUEST = 400
 # A head that did not come in time: flag and body.
 _LATE = {
@@ -210,7 +211,7 @@ def overflow(exchange: "Exchange") -> None:
         _text(exchange, "overflow"),
         "UO",
         "upstream_reset_before_response_started{overflow}",
-        ((b"x-envoy-overloaded", b"true"),),
+        OVERLOADED,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agent.filters import forwarded
-from agent.filters.address_operators import downstream_address
+from agent.filters.address_operators import downstream_host
 from agent.filters.client_certificate import subject_name
 from agent.filters.metadata import Metadata
 from agent.filters.rbac import NO_MATCH, Asking, CompiledRules, Verdict
@@ -65,11 +65,10 @@ def asking(exchange: "Exchange") -> Asking:
     if passage.asking is None:
         if connection.names is None:
             connection.names = names_of(connection)
-        remote = downstream_address(exchange)
         passage.asking = Asking(
             exchange.head,
             connection.peer_address,
-            forwarded.host_of(str(remote)) if remote is not None else "",
+            downstream_host(exchange),
             connection.local_address,
             connection.names,
             passage.metadata,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from agent.cluster.bulkhead import Waiting
 from agent.model.bulkhead import Bulkhead, Bulkheads
-from agent.model.route import Forward
-from agent.proxy import answers, deadlines
+from agent.proxy import answers
 from agent.proxy.bulkhead_book import BulkheadBook
+from agent.proxy.by_cluster import ByCluster
 from agent.proxy.stages import Kept, Stage
 
 if TYPE_CHECKING:
@@ -21,26 +21,18 @@ if TYPE_CHECKING:
 BODY: Final = b"bulkhead is full"
 FULL: Final = "bulkhead_full"
 TIMED_OUT: Final = "bulkhead_wait_timeout"
-_OVERLOADED: Final = ((b"x-envoy-overloaded", b"true"),)
 
 
 class BulkheadStage(Stage):
     """The bulkheads of one route."""
 
-    __slots__ = ("_by_cluster", "_for_all")
+    __slots__ = ("_policies",)
 
     def __init__(self, config: Bulkheads) -> None:
-        self._by_cluster: dict[str, Bulkhead] = {}
-        self._for_all: Bulkhead | None = None
-        for policy in config.bulkheads:
-            for cluster in policy.clusters if self._for_all is None else ():
-                self._by_cluster.setdefault(cluster, policy)
-            if not policy.clusters and self._for_all is None:
-                self._for_all = policy
+        self._policies = ByCluster((policy.clusters, policy) for policy in config.bulkheads)
 
     def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
-        choice = exchange.choice
-        policy = self._by_cluster.get(choice.cluster, self._for_all) if choice is not None else None
+        policy = self._policies.of(exchange.choice)
         if policy is None:
             return True
         book = exchange.chain.runtime.bulkheads
@@ -51,40 +43,44 @@ class BulkheadStage(Stage):
 class Place(Kept):
     """A request's place in its compartment, or in the queue for one."""
 
-    __slots__ = ("_book", "_compartment", "_exchange", "_inside", "_name", "_resume", "_waiting")
+    __slots__ = ("_book", "_compartment", "_exchange", "_inside", "_policy", "_resume", "_waiting")
 
     def __init__(
         self, exchange: "Exchange", book: BulkheadBook, policy: Bulkhead, resume: Callable[[], None]
     ) -> None:  # fmt: skip
         self._exchange = exchange
         self._book = book
-        self._name = policy.name
+        self._policy = policy
         self._compartment = book.compartment(policy, exchange.chain.identity)
         self._resume = resume
         self._inside = False
         self._waiting: Waiting | None = None
-        until = exchange.chain.clock() + policy.max_wait_s
-        if policy.queue:
-            self._waiting = Waiting(until, self._let_in, self._too_long)
 
     def enter(self) -> bool:
         """Whether the request goes on at once."""
-        exchange, waiting, self._waiting = self._exchange, self._waiting, None
+        exchange = self._exchange
         assert exchange.passage is not None
         if self._compartment.enter():
             self._inside = True
             exchange.passage.keep(self)
             return True
-        if waiting is None or not self._compartment.wait(waiting):
+        if not self._wait():
             _refuse(exchange, FULL)
             return False
-        self._waiting = waiting
         exchange.passage.keep(self)
-        action = exchange.match.route.action
-        if isinstance(action, Forward):
-            deadlines.hold(exchange, action)
-        self._book.look_again()
         return False
+
+    def _wait(self) -> bool:
+        """Whether there is room in the queue; then it is taken."""
+        policy = self._policy
+        if not policy.queue:
+            return False
+        waiting = Waiting(self._exchange.chain.clock() + policy.max_wait_s, self._let_in, self._too_long)
+        if not self._compartment.wait(waiting):
+            return False
+        self._waiting = waiting
+        self._book.wait(policy.name)
+        return True
 
     def _let_in(self) -> None:
         self._waiting = None
@@ -102,8 +98,8 @@ class Place(Kept):
         if self._inside:
             self._inside = False
             self._compartment.leave()
-            self._book.look(self._name)
+            self._book.look(self._policy.name)
 
 
 def _refuse(exchange: "Exchange", details: str) -> None:
-    answers.own(exchange, 503, BODY, "UO", details, _OVERLOADED)
+    answers.own(exchange, 503, BODY, "UO", details, answers.OVERLOADED)

@@ -22,16 +22,17 @@ MAX_CALLERS: Final = 1000
 class BulkheadBook(Timed):
     """One per worker."""
 
-    __slots__ = ("_cells", "_clock", "_compartments", "_policies", "_rows", "_wheel")
+    __slots__ = ("_cells", "_clock", "_compartments", "_limits", "_rows", "_waited_at", "_wheel")
 
     def __init__(self, wheel: TimerWheel, clock: Callable[[], float]) -> None:
         super().__init__()
         self._wheel = wheel
         self._clock = clock
-        self._policies: dict[str, Bulkhead] = {}
+        self._limits: dict[str, tuple[int, int, int]] = {}  # by policy, which may have come with several routes
         self._compartments: dict[str, dict[str, Compartment]] = {}  # by policy, then caller
         self._cells: dict[str, Cell] = {}
         self._rows: dict[str, Row] = {}
+        self._waited_at: set[str] = set()  # policies
 
     def use_row(self, name: str, row: Row) -> None:
         """Count `cells_of(...)` in this row of the shared memory."""
@@ -42,8 +43,9 @@ class BulkheadBook(Timed):
     def compartment(self, policy: Bulkhead, caller: str) -> Compartment:
         """The part of `caller`, made at its first request."""
         known = self._compartments.setdefault(policy.name, {})
-        if self._policies.get(policy.name) is not policy:
-            self._policies[policy.name] = policy
+        limits = policy.most, policy.most_per_caller, policy.queue
+        if self._limits.get(policy.name) != limits:
+            self._limits[policy.name] = limits
             for part in known.values():
                 part.configure(policy)
         found = known.get(caller)
@@ -64,26 +66,31 @@ class BulkheadBook(Timed):
                 found.move(*_places(self._rows[name]))
         return found
 
-    def look_again(self) -> None:
-        """Somebody waits."""
+    def wait(self, name: str) -> None:
+        """Somebody waits at a bulkhead."""
+        self._waited_at.add(name)
         if self.deadline == NEVER:
             self._wheel.arm(self, self._clock() + LOOK_S)
 
     def on_deadline(self, now: float) -> None:
-        for name in list(self._compartments):
+        for name in list(self._waited_at):
             self.look(name)
-        if any(part.waiting for parts in self._compartments.values() for part in parts.values()):
-            self.look_again()
+        if self._waited_at and self.deadline == NEVER:
+            self._wheel.arm(self, self._clock() + LOOK_S)
 
     def look(self, name: str) -> None:
         """Let in those who wait at a bulkhead and have room now, one of each caller in turn."""
-        now, parts = self._clock(), [part for part in self._compartments.get(name, {}).values() if part.waiting]
+        if name not in self._waited_at:
+            return
+        now, parts = self._clock(), [part for part in self._compartments[name].values() if part.waiting]
         while parts:
             called = [part.next(now) for part in parts]
             parts = [part for part, call in zip(parts, called, strict=True) if call is not None and part.waiting]
             for call in called:
                 if call is not None:
                     call()
+        if not any(part.waiting for part in self._compartments[name].values()):
+            self._waited_at.discard(name)
 
 
 def _places(row: Row) -> tuple[memoryview, int, tuple[int, ...]]:

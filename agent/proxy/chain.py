@@ -93,7 +93,7 @@ class HttpChain:
         self.hcm = hcm
         self.runtime = runtime
         self.identity = listener.identity
-        self.asking_identity = listener.identity or _own_identity(listener)
+        self.asking_identity = asking_identity(listener)
         self.transport = config.transport
         self.server_names = config.server_names
         self.tls = config.tls
@@ -249,8 +249,6 @@ class HttpChain:
         plan: RoutePlan = exchange.match.plan
         if plan.changes_response:
             plan.change_response(exchange, head)
-        if exchange.passage is not None:
-            exchange.passage.mark_answer(head)
         self._finish(exchange, head, exchange.response_at)
 
     def local_reply(
@@ -272,8 +270,6 @@ class HttpChain:
             plan = plan_of(exchange.match)
             if plan.changes_response:
                 plan.change_response(exchange, head)
-        if exchange.passage is not None:
-            exchange.passage.mark_answer(head)
         self._finish(exchange, head, self.clock())
 
     def filter_answer(self, exchange: "Exchange", status: int, fields: tuple[tuple[bytes, bytes], ...]) -> ResponseHead:
@@ -281,12 +277,12 @@ class HttpChain:
         head = ResponseHead(status, reason_of(status), Headers())
         for name, value in (*fields, (LENGTH, b"0")):
             head.headers.append(name, value)
-        if exchange.passage is not None:
-            exchange.passage.mark_answer(head)
         self._finish(exchange, head, self.clock())
         return head
 
     def _finish(self, exchange: "Exchange", head: ResponseHead, now: float) -> None:
+        if exchange.passage is not None:
+            exchange.passage.mark_answer(head)
         if now >= self._date_until:
             self._tell_time(now)
         response_headers.finish(head, self._server, self._date)
@@ -319,9 +315,10 @@ class HttpChain:
             write(line(exchange))
 
 
-def _own_identity(listener: Listener) -> str:
-    """In whose name an inbound listener asks others: that of the certificate that it shows."""
-    return next((own.tls.identity for own in listener.filter_chains if own.tls is not None and own.tls.identity), "")
+def asking_identity(listener: Listener) -> str:
+    """In whose name a listener asks others; an inbound one in that of the certificate that it shows."""
+    shown = (own.tls.identity for own in listener.filter_chains if own.tls is not None and own.tls.identity)
+    return listener.identity or next(shown, "")
 
 
 def logs_of(runtime: Runtime, configs: tuple[AccessLog, ...]) -> tuple[Log, ...]:

@@ -30,6 +30,7 @@ from agent.model.circuit_breaker import (
 from agent.model.route import WeightedCluster
 from agent.proxy import answers, deadlines
 from agent.proxy.attempt import Attempt
+from agent.proxy.by_cluster import ByCluster
 from agent.proxy.stages import Guard, Kept, Stage
 from agent.upstream.clusters import UpstreamCluster
 
@@ -40,7 +41,6 @@ BODY: Final = b"circuit breaker is open"
 DETAILS: Final = "circuit_breaker_open"
 FAILED_DETAILS: Final = "circuit_breaker_failure"
 FALLBACK_HEADER: Final = b"x-gossamer-fallback"
-_OVERLOADED: Final = ((b"x-envoy-overloaded", b"true"),)
 _OVERFLOW: Final = "UO"
 _GONE: Final = "DC"
 _UNAVAILABLE: Final = 503
@@ -50,24 +50,13 @@ Stored = tuple[ResponseHead, bytes]
 class BreakerStage(Stage):
     """The breakers of one route."""
 
-    __slots__ = ("_by_cluster", "_for_all")
+    __slots__ = ("_rules",)
 
     def __init__(self, config: CircuitBreakers) -> None:
-        self._by_cluster: dict[str, Rules] = {}
-        self._for_all: Rules | None = None
-        for policy in config.breakers:
-            rules = Rules(policy)
-            for cluster in policy.clusters:
-                if self._for_all is None:
-                    self._by_cluster.setdefault(cluster, rules)
-            if not policy.clusters and self._for_all is None:
-                self._for_all = rules
+        self._rules = ByCluster((policy.clusters, Rules(policy)) for policy in config.breakers)
 
     def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
-        choice = exchange.choice
-        if choice is None:
-            return True
-        rules = self._by_cluster.get(choice.cluster, self._for_all)
+        rules = self._rules.of(exchange.choice)
         if rules is None or rules.policy.forced is Forced.DISABLED:
             return True
         chain = exchange.chain
@@ -141,7 +130,7 @@ class Call(Guard):
         exchange = self._exchange
         found = self._find(failed=False)
         if found is None:
-            answers.own(exchange, _UNAVAILABLE, BODY, _OVERFLOW, DETAILS, _OVERLOADED)
+            answers.own(exchange, _UNAVAILABLE, BODY, _OVERFLOW, DETAILS, answers.OVERLOADED)
             return False
         self._mark()
         if isinstance(found, UpstreamCluster):

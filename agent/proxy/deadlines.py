@@ -23,17 +23,13 @@ if TYPE_CHECKING:
 
 def start(exchange: "Exchange", action: Forward) -> None:
     """The route is known: its limits apply."""
-    if action.idle_timeout_s is not None:
-        exchange.idle_timeout_s = action.idle_timeout_s
-    if action.max_stream_duration_s:
-        exchange.stream_deadline = exchange.started + action.max_stream_duration_s
     if exchange.request_complete and action.timeout_s and not exchange.head.upgrade:
         exchange.route_deadline = exchange.request_done_at + action.timeout_s
-    arm(exchange)
+    hold(exchange, action)
 
 
 def hold(exchange: "Exchange", action: Forward) -> None:
-    """A filter keeps the request from its route, whose limits for the whole stream apply already."""
+    """The route's limits for the whole stream apply, also while a filter keeps the request from it."""
     if action.idle_timeout_s is not None:
         exchange.idle_timeout_s = action.idle_timeout_s
     if action.max_stream_duration_s:

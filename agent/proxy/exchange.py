@@ -366,7 +366,7 @@ class Exchange(TryOwner):
     def on_downstream_gone(self) -> None:
         """The client has closed its connection before the answer was complete."""
         if self.flags != "DC":  # else its end is already noted
-            self.flags = f"{self.flags},DC" if self.flags else "DC"
+            self.flags = answers.joined(self.flags, "DC")
         self.details = "downstream_remote_disconnect"
         self.chain.counts[names.DOWN_RQ_RX_RESET] += 1
         self._drop_tries()

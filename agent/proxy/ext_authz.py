@@ -40,7 +40,7 @@ _FIRST_ERROR: Final = 500
 class ExtAuthzStage(Stage):
     """One filter."""
 
-    __slots__ = ("_key", "_prefix", "config", "enabled", "forward", "questions")
+    __slots__ = ("_prefix", "config", "enabled", "forward", "questions")
 
     def __init__(self, config: ExternalAuthorization) -> None:
         """Raises re2.error for a matcher with a bad regex."""
@@ -49,12 +49,11 @@ class ExtAuthzStage(Stage):
         self.enabled = metadata_test(config.enabled_by) if config.enabled_by is not None else None
         self.forward = Forward(clusters=(WeightedCluster(cluster=config.cluster, weight=1),), total_weight=1)
         self._prefix = f"ext_authz.{config.stat_prefix}." if config.stat_prefix else "ext_authz."
-        self._key = self._prefix
 
     def counts(self, exchange: "Exchange") -> list[int]:
         """Of the filter in the request's chain."""
         prefix = self._prefix
-        group = exchange.chain.filters.group(self._key, lambda own: ext_authz_group(f"http.{own}.{prefix}"))
+        group = exchange.chain.filters.group(prefix, lambda own: ext_authz_group(f"http.{own}.{prefix}"))
         return group.counts
 
     def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
@@ -97,6 +96,7 @@ class Question(TryOwner):
         "_response",
         "_resume",
         "_settled",
+        "_size",
         "_stage",
     )
 
@@ -116,6 +116,7 @@ class Question(TryOwner):
         self._pause = Pause(self._on_timeout)
         self._response: ResponseHead | None = None
         self._body: list[bytes] = []
+        self._size = 0  # of the body
         self._fields: Fields = ()
         self._over = False
         self._settled = ""  # "" while `ask` has not returned; then how: "later", "passes", "answered"
@@ -126,6 +127,8 @@ class Question(TryOwner):
         exchange.chain.wheel.arm(self._pause, exchange.chain.clock() + self._stage.config.timeout_s)
         host = self.cluster.pick_host() if self.cluster is not None else None
         if host is None:
+            if self.cluster is not None:
+                self.cluster.stats.counts[names.CX_NONE_HEALTHY] += 1
             self._fail()
         else:
             self._attempt = attempt = Attempt(self, host)
@@ -155,6 +158,8 @@ class Question(TryOwner):
         self._fail()
 
     def on_try_reset(self, attempt: Attempt, reason: str, raced: bool) -> None:
+        if self._response is None:
+            self.cluster.on_reset(attempt.host)
         self._fail()
 
     def on_answer(self, attempt: Attempt, head: ResponseHead, body: bytes, end_stream: bool) -> None:
@@ -168,7 +173,8 @@ class Question(TryOwner):
 
     def on_answer_body(self, attempt: Attempt, data: bytes) -> None:
         self._body.append(data)
-        if sum(map(len, self._body)) > MAX_ANSWER_BYTES:
+        self._size += len(data)
+        if self._size > MAX_ANSWER_BYTES:
             self._fail()
 
     def on_answer_end(self, attempt: Attempt) -> None:
@@ -195,7 +201,9 @@ class Question(TryOwner):
 
     def _on_timeout(self) -> None:
         attempt = self._attempt
-        if attempt is not None and attempt.upstream is not None:
+        if attempt is not None:
+            self.cluster.stats.counts[names.RQ_TIMEOUT] += 1
+        if attempt is not None and attempt.upstream is not None and self._response is None:
             self.cluster.on_timeout(attempt.host)
         self._fail()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from agent.filters.fault import FaultInjector, Injected
 from agent.filters.local_replies import local_reply
 from agent.model.fault import NO_LIMIT
-from agent.model.route import Forward
 from agent.proxy import answers, deadlines
 from agent.proxy.attempt import Attempt
 from agent.proxy.pause import Pause
@@ -63,9 +62,6 @@ class Faults(Kept):
         if delay_s:
             self.delayed()
             self._pause = self.pause(delay_s, lambda: self._after_delay(injector, then))
-            action = exchange.match.route.action if exchange.match is not None else None
-            if isinstance(action, Forward):
-                deadlines.hold(exchange, action)
             return False
         return self._goes_on(injector)
 

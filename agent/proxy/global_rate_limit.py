@@ -12,8 +12,7 @@ from agent.codec.head import ResponseHead
 from agent.filters.rate_limit_descriptors import CompiledRule
 from agent.filters.rate_limit_fields import limit_fields
 from agent.model.rate_limit import GlobalRateLimit, LimitAnswer, LimitVerdict
-from agent.model.route import Forward
-from agent.proxy import answers, deadlines
+from agent.proxy import answers
 from agent.proxy.limit_book import Question
 from agent.proxy.stages import Kept, Stage
 from agent.stats import names
@@ -26,6 +25,11 @@ LIMITED: Final = "request_rate_limited"
 FAILED: Final = "rate_limiter_error"
 MARK: Final = (b"x-envoy-ratelimited", b"true")
 _Fields = tuple[tuple[bytes, bytes], ...]
+
+
+def stats_key(cluster: str) -> str:
+    """Under which the counts of a cluster's limits stand in the registry, as long as there is the cluster."""
+    return f"cluster.{cluster}.ratelimit"
 
 
 class GlobalRateLimitStage(Stage):
@@ -50,11 +54,8 @@ class GlobalRateLimitStage(Stage):
         waiting.question = runtime.limits.ask(self.config.domain, descriptors, self.config.timeout_s, waiting.hear)
         if waiting.question is None:
             return waiting.goes_on(None)
-        action = exchange.match.route.action
         assert exchange.passage is not None
         exchange.passage.keep(waiting)
-        if isinstance(action, Forward):
-            deadlines.hold(exchange, action)
         return False
 
 
@@ -68,8 +69,7 @@ class _Waiting(Kept):
         self._exchange = exchange
         self._resume = resume
         cluster: str = exchange.choice.cluster
-        key = f"cluster.{cluster}.ratelimit"
-        self._counts = exchange.chain.runtime.stats.get(key, lambda: global_limit_group(cluster)).counts
+        self._counts = exchange.chain.runtime.stats.get(stats_key(cluster), lambda: global_limit_group(cluster)).counts
         self._fields: _Fields = ()
         self.question: Question | None = None
 
@@ -103,8 +103,7 @@ class _Waiting(Kept):
         config, exchange = self._config, self._exchange
         cluster = exchange.chain.runtime.snapshot.clusters.get(exchange.choice.cluster)
         if cluster is not None:
-            codes = cluster.stats.codes
-            codes[config.status] = codes.get(config.status, 0) + 1
+            cluster.on_local_answer(config.status)
         if config.marked:
             self._fields += (MARK,)
         answers.rate_limited(exchange, config.status, b"", LIMITED, (), config.grpc_status)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from agent.codec.head import ResponseHead
 from agent.filters.local_rate_limit import LocalLimiter, Verdict
 from agent.filters.rate_limit_fields import LIMIT, REMAINING, RESET
-from agent.model.rate_limit import MILLION, LocalRateLimit
+from agent.model.rate_limit import LocalRateLimit
+from agent.model.shares import falls
 from agent.proxy import answers
 from agent.proxy.stages import Kept, Stage
 from agent.stats import names
@@ -37,7 +38,7 @@ class LocalRateLimitStage(Stage):
 
     def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
         config, chain = self._config, exchange.chain
-        if not _hit(config.enabled_per_million, chain.rng):
+        if not falls(config.enabled_per_million, chain.rng):
             return True
         prefix = config.stat_prefix
         key = f"{prefix}.http_local_rate_limit"
@@ -52,7 +53,7 @@ class LocalRateLimitStage(Stage):
             counts[names.LIMIT_OK] += 1
             return True
         counts[names.LIMIT_LIMITED] += 1
-        if not _hit(config.enforced_per_million, chain.rng):
+        if not falls(config.enforced_per_million, chain.rng):
             return True
         counts[names.LIMIT_ENFORCED] += 1
         fields = ((RETRY_AFTER, b"%d" % verdict.retry_s),)
@@ -75,7 +76,3 @@ class _Shown(Kept):
         head.headers.append(LIMIT, b"%d" % bucket.max_tokens)
         head.headers.append(REMAINING, b"%d" % remaining)
         head.headers.append(RESET, b"%d" % (0 if remaining else bucket.reset_s))
-
-
-def _hit(per_million: int, rng: Callable[[], float]) -> bool:
-    return per_million >= MILLION or (per_million > 0 and int(rng() * MILLION) < per_million)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from agent.codec.head import CHUNKED, RequestHead, ResponseHead
 from agent.codec.serialise import LAST_CHUNK, chunk_bytes, request_bytes
 from agent.filters import envoy_headers
-from agent.model.fault import MILLION
 from agent.model.route import Forward, Mirror
+from agent.model.shares import falls
 from agent.proxy.attempt import Attempt, TryOwner
 from agent.proxy.pause import Pause
 from agent.stats import names
@@ -57,8 +57,7 @@ def copies_of(exchange: "Exchange", action: Forward, snapshot: "Snapshot") -> "l
     found: list[MirroredRequest] = []
     for mirror in action.mirrors:
         cluster = snapshot.clusters.get(mirror.cluster)
-        hit = mirror.per_million >= MILLION or int(rng() * MILLION) < mirror.per_million
-        if hit and cluster is not None:
+        if falls(mirror.per_million, rng) and cluster is not None:
             found.append(MirroredRequest(exchange, mirror, cluster))
     return found
 

@@ -16,6 +16,8 @@ from agent.filters.fault import FaultInjector
 from agent.filters.rbac import Asking
 from agent.model.http_filters import HttpFilter
 from agent.model.listener import HttpConnectionManager
+from agent.model.route import Forward
+from agent.proxy import deadlines
 from agent.proxy.attempt import Attempt
 from agent.proxy.fault import Faults, FaultStage, FaultyTry
 from agent.proxy.filter_stages import default_stage, route_stage
@@ -131,10 +133,17 @@ class Passage:
             stage = stages[self._at]
             self._at += 1
             if not stage.begin(exchange, self._resume):
+                self._hold()
                 return
         then, self._then = self._then, None
         if then is not None:
             then()
+
+    def _hold(self) -> None:
+        """Unless a filter has answered the request, it waits, within the limits of its route."""
+        match: Match | None = self._exchange.match
+        if self._then is not None and match is not None and isinstance(match.route.action, Forward):
+            deadlines.hold(self._exchange, match.route.action)
 
     def _resume(self) -> None:
         """A pause is over: for the router the request comes only now."""

@@ -9,12 +9,13 @@ Invariant: one log line per connection.
 from agent.filters import forwarded
 from agent.model.listener import FilterChain, Listener, TcpProxy
 from agent.model.rbac import NetworkRbac, Rbac
-from agent.model.route import WeightedCluster
+from agent.model.route import Forward, WeightedCluster
 from agent.proxy.authorization import ConnectionGuard, dotted
 from agent.proxy.chain import logs_of
 from agent.proxy.runtime import Runtime
 from agent.proxy.standard_metrics import reporter_of
 from agent.proxy.tcp_connection import TcpConnection
+from agent.router.weights import pick_cluster
 from agent.stats import names
 from agent.stats.groups import Group
 from agent.stats.names import rbac_group, rbac_shadow_group, tcp_group
@@ -24,11 +25,10 @@ class TcpChain:
     """`identity`: the SPIFFE id in whose name hosts are connected."""
 
     __slots__ = (
-        "_choices",
+        "_forward",
         "_listener_counts",
         "_logs",
         "_open",
-        "_total",
         "clock",
         "config",
         "counts",
@@ -52,8 +52,8 @@ class TcpChain:
         assert isinstance(proxy, TcpProxy)
         self.config = proxy
         weights = proxy.weighted or ((proxy.cluster, 1),)
-        self._choices = tuple(WeightedCluster(cluster=name, weight=weight) for name, weight in weights)
-        self._total = sum(own.weight for own in self._choices)
+        choices = tuple(WeightedCluster(cluster=name, weight=weight) for name, weight in weights)
+        self._forward = Forward(clusters=choices, total_weight=sum(own.weight for own in choices))
         self.runtime = runtime
         self.identity = listener.identity
         self.transport = config.transport
@@ -78,12 +78,7 @@ class TcpChain:
 
     def choose(self) -> WeightedCluster:
         """Where a new connection goes."""
-        point = self.runtime.rng() * self._total if len(self._choices) > 1 else 0.0
-        for choice in self._choices:
-            point -= choice.weight
-            if point < 0:
-                return choice
-        return self._choices[-1]
+        return pick_cluster(self._forward, self.runtime.rng)
 
     def on_opened(self, connection: TcpConnection) -> None:
         self._open.add(connection)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.listener.listeners import CUT_S, OLD_CHAIN_S, Listeners
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener, TcpProxy
+from agent.model.tls import DownstreamTls
 from agent.proxy.runtime import Runtime
 from agent.stats.groups import Group
 from agent.stats.names import LISTENER_CX_TOTAL, LISTENER_NO_FILTER_CHAIN
@@ -135,6 +136,18 @@ async def test_a_chain_that_is_the_same_stays(served: Served) -> None:
         assert [made.said for made in served.made] == [[], ["drain"], []]
         served.listeners.put(config(tls, chain("raw2", transport="raw_buffer"), identity="spiffe://td/x"), None)
         assert len(served.made) == 5, "what a chain takes from its listener has changed"
+
+
+async def test_chains_are_made_anew_for_what_they_take_from_their_listener(served: Served) -> None:
+    """Whose traffic it is, which its metrics say, and in whose name an inbound one asks others."""
+    with listen() as sock:
+        own = chain("own")
+        served.listeners.put(config(own, workload="a.default"), sock.dup())
+        served.listeners.put(config(own, workload="b.default"), None)
+        assert [made.said for made in served.made] == [["follow own", "drain"], []]
+        shown = chain("tls", transport="tls", tls=DownstreamTls(identity="spiffe://td/ns/n/sa/b"))
+        served.listeners.put(config(own, shown, workload="b.default"), None)
+        assert [made.config.name for made in served.made] == ["own", "own", "own", "tls"]
 
 
 async def test_an_old_chain_is_closed_and_cut_in_time(served: Served) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from agent.model.matchers import MatchKind, StringMatcher
 from agent.proxy.ext_authz import MAX_ANSWER_BYTES
 from agent.stats import names
 from agent.stats.names import ext_authz_group
+from agent.upstream.clusters import UpstreamCluster
 from tests.support.proxying import (
     Proxy,
     RawOrigin,
@@ -75,15 +77,17 @@ class Decider:
 
 @asynccontextmanager
 async def guarded(
-    tmp_path: Path, port: int, config: ExternalAuthorization = CONFIG
+    tmp_path: Path, port: int, config: ExternalAuthorization = CONFIG, **settings: Any
 ) -> AsyncIterator[tuple[Proxy, RawOrigin]]:
+    """A proxy that asks the service at this port; 0 = nobody is there. `settings`: the route's."""
     filters = (HttpFilter(name="authz", config=config),)
+    services = (port,) if port else ()
     async with (
         raw_origin() as origin,
         http_proxy(
             tmp_path,
-            virtual_host(route("/", forward("c"))),
-            [cluster("c", origin.port), cluster("authz", port)],
+            virtual_host(route("/", forward("c", **settings))),
+            [cluster("c", origin.port), cluster("authz", *services)],
             filters=filters,
         ) as proxy,
     ):
@@ -121,6 +125,19 @@ async def test_one_that_hangs_holds_up_its_own_requests_only(tmp_path: Path) -> 
         await until(lambda: decider.waiting == 0)
 
 
+async def test_the_limits_of_the_route_hold_while_it_waits(tmp_path: Path) -> None:
+    for limit, details in (
+        ({"max_stream_duration_s": 0.05}, "max_duration_timeout"),
+        ({"idle_timeout_s": 0.05}, "stream_idle_timeout"),
+    ):
+        path = tmp_path / details
+        path.mkdir()
+        async with Decider().running() as decider, guarded(path, decider.port, **limit) as (proxy, origin):
+            assert b"HTTP/1.1 504 " in await proxy.get("/wait", b"X-Ticket: good\r\n")
+            assert (await proxy.logged(1))[0]["details"] == details
+            assert origin.seen == []
+
+
 async def test_where_failing_is_open_it_lets_in(tmp_path: Path) -> None:
     async with guarded(tmp_path, 1, replace(CONFIG, fail_open=True)) as (proxy, origin):
         assert b" 200 " in await proxy.get("/p")
@@ -148,6 +165,32 @@ async def test_a_body_waits_for_the_answer(tmp_path: Path) -> None:
         await until(lambda: len(origin.seen) == 1)
         assert origin.seen[0].endswith(b"\r\n\r\nhalfrest")
         client.writer.close()
+
+
+def service(proxy: Proxy) -> UpstreamCluster:
+    return proxy.runtime.snapshot.clusters["authz"]
+
+
+async def test_a_service_is_to_blame_only_while_it_says_nothing(tmp_path: Path) -> None:
+    config = replace(CONFIG, timeout_s=0.05)
+    begun = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"
+    for said, then, blamed, late in (
+        (b"", "close", 1, 0),
+        (b"", "hang", 1, 1),
+        (begun, "close", 0, 0),
+        (begun, "hang", 0, 1),
+    ):
+        async with raw_origin(p=(said, then)) as asked, guarded(tmp_path, asked.port, config) as (proxy, _):
+            assert b"HTTP/1.1 403 " in await proxy.get("/p")
+            (host,) = service(proxy).take_host_rows()
+            assert host[4] == blamed, (said, then)  # errors
+            assert service(proxy).stats.counts[names.RQ_TIMEOUT] == late
+
+
+async def test_a_service_without_hosts_is_counted(tmp_path: Path) -> None:
+    async with guarded(tmp_path, 0) as (proxy, _):
+        assert b"HTTP/1.1 403 " in await proxy.get("/p")
+        assert service(proxy).stats.counts[names.CX_NONE_HEALTHY] == 1
 
 
 class Liar:
