@@ -21,8 +21,8 @@ Differs: with several probes Hystrix's single verdict holds for each of them, un
         which judges their percentages when all are over. A probe that its client gives up opens the breaker again.
 """
 
-from agent.cluster.rolling_window import RollingWindow, window_of
-from agent.model.circuit_breaker import CANCELLED, FAILED, SLOW, CircuitBreaker, Forced, Phase
+from agent.cluster.rolling_window import RollingWindow, counted_outcomes, window_of
+from agent.model.circuit_breaker import CANCELLED, CircuitBreaker, Forced, Phase
 
 _CANCELLED = bytes((CANCELLED,))
 _FORCED = {Forced.OPEN: Phase.FORCED_OPEN, Forced.DISABLED: Phase.DISABLED}
@@ -102,11 +102,9 @@ class Breaker:
     def _judge_probes(self, outcomes: bytes, now: float) -> bool:
         policy = self.policy
         self._probed += outcomes
-        given_up = sum(1 for one in self._probed if one & CANCELLED)
-        failed = sum(1 for one in self._probed if one & FAILED)
-        slow = sum(1 for one in self._probed if one & SLOW)
-        if given_up:
+        if any(one & CANCELLED for one in outcomes):
             return self._become(Phase.OPEN, "a probe was given up by its client", now)
+        failed, slow = counted_outcomes(self._probed)
         if policy.any_failure and (failed or slow):
             return self._become(Phase.OPEN, "a probe failed" if failed else "a probe was slow", now)
         if len(self._probed) < self.probes:

@@ -32,16 +32,14 @@ def hash_levels(
     hosts: Sequence[Host], *, overprovisioning_factor: int, panic_threshold_percent: float, locality_weighted: bool
 ) -> tuple[HashLevel, ...]:
     """The levels that get requests, the first choice first. Nothing when no host may be picked."""
-    by_priority: list[list[Host]] = [[] for _ in range(max((host.endpoint.priority for host in hosts), default=0) + 1)]
-    for host in hosts:
-        by_priority[host.endpoint.priority].append(host)
+    levels = by_priority(hosts)
     loads = level_loads(
-        [level_size(level) for level in by_priority],
+        [level_size(level) for level in levels],
         overprovisioning_factor=overprovisioning_factor,
         panic_threshold_percent=panic_threshold_percent,
     )
     found = []
-    for priority, (level, load) in enumerate(zip(by_priority, loads, strict=True)):
+    for priority, (level, load) in enumerate(zip(levels, loads, strict=True)):
         if not load.healthy + load.degraded:
             continue
         fit = level if load.panic else _fit(level)
@@ -57,6 +55,14 @@ def hash_levels(
             )
         )
     return tuple(found)
+
+
+def by_priority(hosts: Sequence[Host]) -> list[list[Host]]:
+    """The hosts of each level, the first choice first."""
+    levels: list[list[Host]] = [[] for _ in range(max((host.endpoint.priority for host in hosts), default=0) + 1)]
+    for host in hosts:
+        levels[host.endpoint.priority].append(host)
+    return levels
 
 
 def level_size(level: Sequence[Host]) -> LevelSize:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.cluster.hash_levels import hash_levels, level_size
+from agent.cluster.hash_levels import by_priority, hash_levels, level_size
 from agent.cluster.hash_tables import Table
 from agent.cluster.hashing import HashOf, hash_picker
 from agent.cluster.hosts import Availability, Host
@@ -91,14 +91,6 @@ class LocalityPicker(Picker):
 
     def pick(self, request: Any = None, attempt: int = 0) -> Host | None:
         return self._pickers[self._schedule.next()].pick(request, attempt)
-
-
-def by_priority(hosts: Sequence[Host]) -> list[list[Host]]:
-    """The hosts of each level, the first choice first."""
-    levels: list[list[Host]] = [[] for _ in range(max((host.endpoint.priority for host in hosts), default=0) + 1)]
-    for host in hosts:
-        levels[host.endpoint.priority].append(host)
-    return levels
 
 
 def balance(hosts: Sequence[Host], how: Balancing) -> Picker:

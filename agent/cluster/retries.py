@@ -78,7 +78,7 @@ MAX_POLICIES: Final = 10_000
 
 
 class RetryRules:
-    """Immutable, shared by all requests of a route; `exchange.retry` holds one.
+    """As good as immutable, shared by all requests of a route; `exchange.retry` holds one.
 
     `statuses` and `resets`: what is tried again by that alone. `hedges`: a try that takes longer than
     `per_try_timeout_s` goes on beside the next one, if there are conditions. `expected_try_s`: what a host is told
@@ -89,6 +89,7 @@ class RetryRules:
         "_early",
         "_grpc",
         "_headers",
+        "_off",
         "_rate_limited",
         "_reset_headers",
         "attempts_to_pick",
@@ -98,7 +99,6 @@ class RetryRules:
         "looks_further",
         "max_s",
         "num_retries",
-        "off",
         "per_try_idle_s",
         "per_try_timeout_s",
         "policy",
@@ -112,9 +112,7 @@ class RetryRules:
     def __init__(self, policy: RetryPolicy) -> None:
         on = policy.retry_on
         self.policy = policy
-        self.off = self  # for requests that retriable_request_headers leave out
-        if policy.retriable_request_headers:
-            self.off = RetryRules(replace(policy, retry_on=frozenset(), retriable_request_headers=()))
+        self._off: RetryRules | None = None  # for requests that retriable_request_headers leave out, once there is one
         listed = policy.retriable_status_codes if "retriable-status-codes" in on else frozenset()
         self.statuses: frozenset[int] = listed.union(*(codes for token, codes in _STATUSES.items() if token in on))
         self.resets: frozenset[str] = frozenset().union(*(ends for token, ends in _RESETS.items() if token in on))
@@ -165,9 +163,13 @@ class RetryRules:
         """Whether a try that ended so (agent.model.resets) is tried again."""
         return reason in self.resets
 
-    def applies_to(self, head: RequestHead) -> bool:
-        """Whether the policy's retriable_request_headers let this request be retried."""
-        return not self.when or any(header.matches(head) for header in self.when)
+    def for_request(self, head: RequestHead) -> "RetryRules":
+        """These, or what is left of them when the policy's retriable_request_headers do not let it be retried."""
+        if not self.when or any(header.matches(head) for header in self.when):
+            return self
+        if self._off is None:
+            self._off = RetryRules(replace(self.policy, retry_on=frozenset(), retriable_request_headers=()))
+        return self._off
 
 
 class RetryBook:
@@ -199,7 +201,7 @@ class RetryBook:
         if policy is None:
             return None
         rules = self._compiled.get(id(policy)) or self._compile(policy)
-        return rules if not rules.when or rules.applies_to(head) else rules.off
+        return rules.for_request(head) if rules.when else rules
 
     @staticmethod
     def _asked_for(policy: RetryPolicy | None, head: RequestHead) -> RetryRules | None:
@@ -208,8 +210,7 @@ class RetryBook:
             head.headers.remove(name)
         if not asked.retry_on and not asked.per_try_timeout_s:
             return None
-        rules = RetryRules(asked)
-        return rules if rules.applies_to(head) else rules.off
+        return RetryRules(asked).for_request(head)
 
     def _compile(self, policy: RetryPolicy) -> RetryRules:
         if len(self._compiled) >= MAX_POLICIES:

@@ -9,9 +9,9 @@ Differs: what was left out after earlier tries is worked out anew from the level
 
 from collections.abc import Sequence
 
-from agent.cluster.hash_levels import level_size
+from agent.cluster.hash_levels import by_priority, level_size
 from agent.cluster.hosts import Availability, Host
-from agent.cluster.load_balancing import Balancing, SharedPicker, by_priority, level_picker, panic_picker
+from agent.cluster.load_balancing import Balancing, SharedPicker, level_picker, panic_picker
 from agent.cluster.pickers import Picker
 from agent.cluster.priorities import level_loads, retry_loads
 

@@ -40,7 +40,7 @@ class TimeWindow:
             self._buckets.append([number, 0, 0, 0])
         bucket = self._buckets[-1]
         total = len(outcomes)
-        failed, slow = _counted(outcomes)
+        failed, slow = counted_outcomes(outcomes)
         bucket[1] += total
         bucket[2] += failed
         bucket[3] += slow
@@ -71,7 +71,7 @@ class CountWindow:
 
     def add(self, outcomes: bytes, now: float) -> None:
         outcomes = outcomes[-self._size :]
-        failed, slow = _counted(outcomes)
+        failed, slow = counted_outcomes(outcomes)
         self._kept.extend(outcomes)
         self.failed += failed
         self.slow += slow
@@ -94,7 +94,7 @@ def window_of(config: Window) -> RollingWindow:
     return CountWindow(config.size) if config.size else TimeWindow(config.duration_s, config.buckets)
 
 
-def _counted(outcomes: bytes) -> tuple[int, int]:
+def counted_outcomes(outcomes: bytes) -> tuple[int, int]:
     """(failed, slow) among them."""
     both = outcomes.count(FAILED | SLOW)
     return outcomes.count(FAILED) + both, outcomes.count(SLOW) + both

@@ -16,6 +16,11 @@ def name_of(line: bytes) -> bytes:
     return line[: line.index(b":")].lower()
 
 
+def value_of(line: bytes) -> bytes:
+    """The value of a line."""
+    return line.partition(b":")[2].strip(b" \t")
+
+
 class Headers:
     """An ordered multimap of header fields. Per-request, so a plain class.
 
@@ -77,6 +82,16 @@ class Headers:
 
     def copy(self) -> "Headers":
         return Headers(list(self.lines), dict(self.index))
+
+
+def values_of(headers: Headers, lower: bytes) -> list[bytes]:
+    """The values of a lower-case name as they came, one for each line."""
+    return [value_of(line) for line in headers.lines if name_of(line) == lower]
+
+
+def may_be_joined(value: bytes) -> bool:
+    """Whether a value of the index may come from several lines: few do, the others need no `values_of`."""
+    return b", " in value or b"; " in value
 
 
 # How long a body is: a length in bytes, or one of these.

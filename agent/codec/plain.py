@@ -102,8 +102,8 @@ _REQUEST_FIELDS: Final = FieldLines({**_FRAMING, b"host": _is_authority, b"expec
 _RESPONSE_FIELDS: Final = FieldLines(_FRAMING)
 
 
-def plain_request(data: bytes, max_bytes: int, max_fields: int) -> tuple[RequestHead, bytes] | None:
-    """The head and body of the request that `data` is, None when it is not exactly one plain request."""
+def plain_request(data: bytes, max_bytes: int, max_fields: int) -> RequestHead | None:
+    """The head of the request that `data` is, followed by its body; None when it is not exactly one plain request."""
     end = data.find(_END)
     if end < 0 or end >= max_bytes:
         return None
@@ -122,11 +122,11 @@ def plain_request(data: bytes, max_bytes: int, max_fields: int) -> tuple[Request
     method, path = start.groups()
     head = RequestHead(method, path, index[b"host"], headers)
     head.content_length = size
-    return head, data[end + 4 :]
+    return head
 
 
-def plain_response(data: bytes, max_bytes: int, max_fields: int) -> tuple[ResponseHead, bytes] | None:
-    """The head and body of the response that `data` is, None when it is not exactly one plain response.
+def plain_response(data: bytes, max_bytes: int, max_fields: int) -> ResponseHead | None:
+    """The head of the response that `data` is, followed by its body; None when it is not exactly one plain response.
 
     Not for answers to HEAD.
     """
@@ -146,4 +146,4 @@ def plain_response(data: bytes, max_bytes: int, max_fields: int) -> tuple[Respon
         return None
     head = ResponseHead(status, start[2], headers)
     head.content_length = int(length)
-    return head, data[end + 4 :]
+    return head

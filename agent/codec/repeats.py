@@ -64,10 +64,9 @@ class PlainRequests:
             headers = kept.fields()
             if headers is not None:
                 return self._with_fields(data, line_end, headers)
-        read = plain_request(data, self._max_bytes, self._max_fields)
-        if read is None:
+        head = plain_request(data, self._max_bytes, self._max_fields)
+        if head is None:
             return None
-        head = read[0]
         size = head.content_length
         kept.keep(data[line_end : len(data) - size], head.headers, size)
         return head
@@ -106,13 +105,12 @@ class PlainResponses:
             if headers is not None:
                 if len(kept.block) + kept.body_bytes != len(data):
                     return None
-                head = ResponseHead(self._status, self._reason, headers)
-                head.content_length = kept.body_bytes
-                return head
-        read = plain_response(data, self._max_bytes, self._max_fields)
-        if read is None:
+                again = ResponseHead(self._status, self._reason, headers)
+                again.content_length = kept.body_bytes
+                return again
+        head = plain_response(data, self._max_bytes, self._max_fields)
+        if head is None:
             return None
-        head = read[0]
         kept.keep(data[: len(data) - head.content_length], head.headers, head.content_length)
         self._status, self._reason = head.status, head.reason
         return head

@@ -5,9 +5,10 @@ from typing import Any
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import CorsPolicy as PolicyMessage
 
 from agent.config.fields import item, only, within
-from agent.config.fractions import MILLION, runtime_share
+from agent.config.fractions import runtime_share
 from agent.config.matchers import string_matcher
 from agent.model.cors import CorsPolicy
+from agent.model.shares import MILLION
 
 _KNOWN = frozenset(field.name for field in PolicyMessage.DESCRIPTOR.fields)
 

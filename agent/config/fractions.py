@@ -4,8 +4,8 @@ from envoy.config.core.v3.base_pb2 import RuntimeFractionalPercent
 from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from agent.config.fields import beyond, within
+from agent.model.shares import MILLION
 
-MILLION = 1_000_000
 _SCALE = {
     FractionalPercent.HUNDRED: 10_000,
     FractionalPercent.TEN_THOUSAND: 100,

@@ -44,7 +44,6 @@ _FILTER = frozenset({"name", "typed_config", "is_optional", "disabled"})
 _ROUTER_TYPE = Router.DESCRIPTOR.full_name
 _CODEC_TYPE = UpstreamCodec.DESCRIPTOR.full_name
 _FAULT_TYPE = HTTPFault.DESCRIPTOR.full_name
-_POLICY_TYPE = PolicyMessage.DESCRIPTOR.full_name
 _WRAPPER_TYPE = WrapperMessage.DESCRIPTOR.full_name
 _ROUTER = frozenset({"dynamic_stats", "suppress_grpc_request_failure_code_stats", "upstream_http_filters"})
 
@@ -124,7 +123,7 @@ def _route_filter(name: str, packed: AnyMessage, path: str) -> RouteFilter | Non
         return RouteFilter(name=name, config=decode(packed, path))
     if optional:
         return None
-    raise beyond(path, kind or "no configuration", f"{_POLICY_TYPE} or {_FAULT_TYPE}")
+    raise beyond(path, kind or "no configuration", f"one of {', '.join(sorted(_OF_ROUTES))}")
 
 
 def _checked(packed: AnyMessage, kind: type[M], path: str) -> M:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from envoy.config.route.v3.route_components_pb2 import RouteAction
 
 from agent.config.fields import item, only, refuse, within
-from agent.config.fractions import MILLION, runtime_share
+from agent.config.fractions import runtime_share
 from agent.model.route import Mirror
+from agent.model.shares import MILLION
 
 _KNOWN = frozenset(
     {"cluster", "runtime_fraction", "trace_sampled", "disable_shadow_host_suffix_append", "host_rewrite_literal"}

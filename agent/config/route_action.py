@@ -2,9 +2,8 @@
 
 Source: envoy/config/route/v3/route_components.proto RouteAction, RedirectAction, DirectResponseAction.
 
-Not refused, since it cannot make a difference here: rate_limits
-(listeners with the filter are refused), total_weight (it is the sum), gRPC's own time-out (the agent forwards
-HTTP/1.1), early data.
+Not refused, since it cannot make a difference here: rate_limits (a filter goes by its own alone, see rate_limits),
+total_weight (it is the sum), gRPC's own time-out (the agent forwards HTTP/1.1), early data.
 """
 
 from envoy.config.core.v3.base_pb2 import RoutingPriority

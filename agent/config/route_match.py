@@ -3,10 +3,11 @@
 from envoy.config.route.v3.route_components_pb2 import RouteMatch as MatchMessage
 
 from agent.config.fields import item, only, value_or, within
-from agent.config.fractions import MILLION, runtime_share
+from agent.config.fractions import runtime_share
 from agent.config.matchers import header_matcher, query_matcher
 from agent.config.regexes import regex
 from agent.model.route import PathKind, RouteMatch
+from agent.model.shares import MILLION
 
 _PATHS = {
     "prefix": PathKind.PREFIX,

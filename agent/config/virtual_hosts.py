@@ -6,8 +6,8 @@ Source: envoy/config/route/v3/{route,route_components}.proto; Envoy's RouteMatch
 Invariant: in one RouteConfiguration every domain occurs once. Between VirtualHost resources the worker decides.
 
 Not refused, since it cannot make a difference here: virtual_clusters and stat_prefix (statistics), rate_limits
-(listeners with the filter are refused), decorator and tracing (there are no spans), validate_clusters (the agent does
-not look at clusters when it takes routes: a missing one answers 503 NC).
+(a filter goes by its own alone, see rate_limits), decorator and tracing (there are no spans), validate_clusters (the
+agent does not look at clusters when it takes routes: a missing one answers 503 NC).
 """
 
 from collections.abc import Sequence

@@ -20,6 +20,12 @@ def downstream_address(subject: Subject) -> Value:
     return connection.peer_address or None
 
 
+def downstream_host(subject: Subject) -> str:
+    """The believed address without a port, "" when there is none."""
+    address = downstream_address(subject)
+    return forwarded.host_of(str(address)) if address is not None else ""
+
+
 def _without_port(address: Operator) -> Operator:
     def host(subject: Subject) -> Value:
         text = address(subject)

@@ -1,12 +1,13 @@
 """Cross-origin requests: which origins may ask, and what they are told. The policies of a route, ready to be asked.
 
-Not:    counting, answering (agent.proxy.http_filters).
+Not:    counting, answering (agent.proxy.cors).
 Source: data-plane.md 1.10; Envoy's CORS filter; Fetch standard, "CORS protocol". What one level leaves open the next
         says, field by field.
 """
 
 from agent.codec.head import Headers, RequestHead
-from agent.model.cors import MILLION, CorsPolicy
+from agent.model.cors import CorsPolicy
+from agent.model.shares import falls
 from agent.router.matchers import TextMatcher
 from mesh.resilience.backoff import Rng
 
@@ -64,11 +65,11 @@ class Cors:
 
     def enabled(self, rng: Rng) -> bool:
         """Whether this request is treated."""
-        return _falls(self._enabled, rng)
+        return falls(self._enabled, rng)
 
     def counted(self, rng: Rng) -> bool:
         """Whether this request, which is not treated, is counted nevertheless."""
-        return _falls(self._counted, rng)
+        return falls(self._counted, rng)
 
     def allows(self, origin: bytes) -> bool:
         """Whether an origin may ask."""
@@ -99,10 +100,6 @@ class Cors:
             headers.set(_ALLOW_CREDENTIALS, _TRUE)
         if self._exposed:
             headers.set(_EXPOSE_HEADERS, self._exposed)
-
-
-def _falls(per_million: int, rng: Rng) -> bool:
-    return per_million >= MILLION or (per_million > 0 and int(rng() * MILLION) < per_million)
 
 
 def _first(values: tuple[str, ...]) -> bytes:

@@ -8,7 +8,7 @@ Source: Envoy's ext_authz_http_impl.cc: Host, Method, Path, Content-Length and A
 
 from typing import Final
 
-from agent.codec.head import NO_BODY, Headers, RequestHead, name_of
+from agent.codec.head import NO_BODY, Headers, RequestHead, name_of, value_of
 from agent.model.ext_authz import ExternalAuthorization
 from agent.model.matchers import StringMatcher
 from agent.router.matchers import TextMatcher
@@ -78,7 +78,7 @@ class Questions:
             if name in _OWN or name == b"content-length":
                 continue
             if (name in _ALWAYS or self._shown.has(name)) and not self._hidden.has(name):
-                headers.append(name, line.partition(b":")[2].strip(b" \t"))
+                headers.append(name, value_of(line))
         for name, value in self._added:
             headers.set(name, value)
         headers.set(b"content-length", b"0")
@@ -120,7 +120,7 @@ class Questions:
 
 
 def _pairs(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name_of(line), line.partition(b":")[2].strip(b" \t")) for line in headers.lines]
+    return [(name_of(line), value_of(line)) for line in headers.lines]
 
 
 def _grouped(headers: Headers) -> dict[bytes, list[bytes]]:

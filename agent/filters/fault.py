@@ -1,13 +1,14 @@
 """Which requests are delayed and aborted, and how: a Fault, ready to be asked.
 
 Owns:   the conditions, the dice, what a request may ask for itself.
-Not:    waiting, answering, counting, how many are under way (agent.proxy.http_filters).
+Not:    waiting, answering, counting, how many are under way (agent.proxy.fault).
 Source: data-plane.md 1.8; Envoy's fault filter: the delay first, then the abort, each with dice of its own; a request
         may ask for a smaller percentage than the configured one, never for a larger.
 """
 
 from agent.codec.head import RequestHead
-from agent.model.fault import MILLION, NO_GRPC, Abort, Delay, Fault
+from agent.model.fault import NO_GRPC, Abort, Delay, Fault
+from agent.model.shares import MILLION, falls
 from agent.router.matchers import CompiledHeader
 from mesh.resilience.backoff import Rng
 
@@ -69,7 +70,7 @@ def _hit(share: Delay | Abort, head: RequestHead, asking: bytes, rng: Rng) -> bo
     wanted = share.per_million
     if share.by_header:
         wanted = min(_number(head, asking + _PERCENTAGE, MILLION) * share.unit, wanted)
-    return wanted >= MILLION or (wanted > 0 and int(rng() * MILLION) < wanted)
+    return falls(wanted, rng)
 
 
 def _number(head: RequestHead, name: bytes, default: int) -> int:

@@ -11,9 +11,8 @@ Invariant: the hash is Envoy's for the same request; a made cookie is the same f
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.codec.head import Headers, RequestHead, name_of
-from agent.filters import forwarded
-from agent.filters.address_operators import downstream_address
+from agent.codec.head import Headers, RequestHead, may_be_joined, values_of
+from agent.filters.address_operators import downstream_address, downstream_host
 from agent.filters.subject import Subject
 from agent.model.route import HashKind, HashPolicy
 from agent.router.matchers import header_value, query_parameters
@@ -72,10 +71,10 @@ def _of(value: bytes | None) -> int | None:
 
 def _of_header(head: RequestHead, name: bytes) -> int | None:
     value = header_value(head, name)
-    if value is not None and b", " in value and name in head.headers.index:  # maybe several lines
-        lines = [line for line in head.headers.lines if name_of(line) == name]
-        if len(lines) > 1:
-            return _of_lines(sorted(line.partition(b":")[2].strip(b" \t") for line in lines))
+    if value is not None and may_be_joined(value):
+        values = values_of(head.headers, name)
+        if len(values) > 1:
+            return _of_lines(sorted(values))
     return _of(value)
 
 
@@ -94,8 +93,8 @@ def _of_cookie(subject: Subject, name: bytes, makes: bool) -> int | None:
 
 
 def _of_source(subject: Subject) -> int | None:
-    address = downstream_address(subject)
-    return xxh64(forwarded.host_of(str(address)).encode()) if address else None
+    host = downstream_host(subject)
+    return xxh64(host.encode()) if host else None
 
 
 # --- cookies ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 from agent.model.jwt import JwtProvider
@@ -43,8 +42,6 @@ ALGORITHMS: Final = frozenset(
 MAX_TOKEN_BYTES: Final = 64 * 1024
 _BASE64URL: Final = re.compile(rb"[A-Za-z0-9_-]*")
 _MAX_SECONDS: Final = 2**63
-# "" = good, else a reason of above; the arguments: algorithm, key id or None, signed part, signature.
-Verify = Callable[[str, str | None, bytes, bytes], str]
 
 
 class Token:
@@ -142,7 +139,7 @@ def time_problem(token: Token, provider: JwtProvider, now_s: float) -> str:
 
 
 def claim_text(claims: dict[str, Any], path: tuple[str, ...]) -> str | None:
-    """A claim as a header carries it: text, number, boolean as they are, anything else as base64url of its JSON."""
+    """A claim as a header carries it: text, number, boolean as they are, lists and objects as base64 of their JSON."""
     value: Any = claims
     for name in path:
         if not isinstance(value, dict) or name not in value:

@@ -11,7 +11,6 @@ from agent.codec.head import Headers, RequestHead
 from agent.model.jwt import JwtProvider
 from agent.router.matchers import query_parameters
 
-AUTHORIZATION: Final = b"authorization"
 _ACCESS_TOKEN: Final = b"access_token"
 _COOKIE: Final = b"cookie"
 _HEADER, _PARAMETER, _COOKIE_KIND = 0, 1, 2

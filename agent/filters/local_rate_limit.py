@@ -1,7 +1,7 @@
 """Which token buckets a request takes from, and whether it may pass.
 
 Owns:   finding the buckets of a request's descriptors, the order in which they are asked.
-Not:    taking (token_buckets), answering (agent.proxy.rate_limit).
+Not:    taking (token_buckets), answering (agent.proxy.local_rate_limit).
 Source: Envoy's local_ratelimit_impl.cc: a bucket of the very descriptor, else one whose empty values stand for any,
         with a bucket for each; slow ones are asked first, and after a refusal no further one; the default one is last.
 """
@@ -72,10 +72,9 @@ class LocalLimiter:
         exact = [one for one in config.buckets if all(value for _, value in one.entries)]
         wild = [_Wildcard(one) for one in config.buckets if not all(value for _, value in one.entries)]
         self._exact = {one.entries: _shared(one.bucket) for one in exact}
-        compiled = [(rule, CompiledRule(rule)) for rule in config.rules]
+        compiled = [CompiledRule(rule) for rule in config.rules]
         self._rules = tuple(
-            (made, tuple(one for one in wild if tuple(key for key, _ in one.entries) == made.keys))
-            for _, made in compiled
+            (made, tuple(one for one in wild if tuple(key for key, _ in one.entries) == made.keys)) for made in compiled
         )
         self._default = _shared(config.bucket) if config.bucket is not None else None
         self._tags: dict[tuple[str, Entries], int] = {}  # of the buckets that are always the same

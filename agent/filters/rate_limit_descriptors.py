@@ -7,9 +7,8 @@ Source: Envoy's router_ratelimit.cc: a request for which an action has no value 
 from collections.abc import Callable
 from typing import Any
 
-from agent.codec.head import RequestHead, name_of
-from agent.filters import forwarded
-from agent.filters.address_operators import downstream_address
+from agent.codec.head import RequestHead, may_be_joined, values_of
+from agent.filters.address_operators import downstream_host
 from agent.filters.subject import Subject
 from agent.model.rate_limit import Action, ActionKind, DescriptorRule
 from agent.router.matchers import CompiledHeader, header_value
@@ -64,15 +63,13 @@ def _header(head: RequestHead, name: bytes) -> str | None:
     value = header_value(head, name)
     if value is None:
         return None
-    if b", " in value and name in head.headers.index:  # maybe several lines
-        line = next(line for line in head.headers.lines if name_of(line) == name)
-        value = line.partition(b":")[2].strip(b" \t")
+    if may_be_joined(value) and name in head.headers.index:
+        value = values_of(head.headers, name)[0]
     return value.decode("utf-8", "replace")
 
 
 def _remote_address(subject: Any) -> str | None:
-    address = downstream_address(subject)
-    return forwarded.host_of(str(address)) if address else None
+    return downstream_host(subject) or None
 
 
 def _url_path(subject: Any) -> str | None:

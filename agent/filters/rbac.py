@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from agent.codec.head import RequestHead
+from agent.filters.forwarded import host_of
 from agent.filters.metadata import Metadata, metadata_test
 from agent.model.matchers import HeaderMatcher, MatchKind, StringMatcher
 from agent.model.rbac import (
@@ -38,7 +39,7 @@ from agent.router.matchers import CompiledHeader, TextMatcher
 
 NO_MATCH: Final = ""
 _NAMESPACE: Final = re.compile(r"\.\*(/ns/[a-z0-9-]+/)\.\*")  # how policies name a namespace
-_SEGMENT: Final = re.compile(rb"/ns/[^/]+(?=/)")
+_SEGMENT: Final = re.compile(rb"(?=(/ns/[^/]+/))")  # ahead, since one may begin within another: /ns/ns/sa/
 
 
 class Asking:
@@ -148,7 +149,7 @@ class CompiledRules:
         for name in asking.peers:
             yield "peer", name
             for segment in _SEGMENT.findall(name):
-                yield "namespace", segment + b"/"
+                yield "namespace", segment
         head = asking.head
         if head is None:
             return
@@ -255,14 +256,7 @@ def _anybody(_: Asking) -> bool:
 
 
 def _any_of(conditions: tuple[Condition, ...]) -> Test:
-    exact = frozenset(
-        one.matcher.value.encode()
-        for one in conditions
-        if isinstance(one, PeerIs)
-        and one.matcher is not None
-        and one.matcher.kind is MatchKind.EXACT
-        and not one.matcher.ignore_case
-    )
+    exact = frozenset(value for one in conditions if (value := _peer_value(one)) is not None)
     rest = conditions if len(exact) < 2 else tuple(one for one in conditions if _peer_value(one) not in exact)
     tests = tuple(compiled(one) for one in rest)
     if len(exact) >= 2:
@@ -343,15 +337,11 @@ def _address(condition: AddressIn) -> Test:
     side = condition.side
 
     def test(asking: Asking) -> bool:
-        text = asking.remote if side is Side.REMOTE else _host(asking.direct if side is Side.DIRECT else asking.local)
-        found = _number(text)
+        address = asking.direct if side is Side.DIRECT else asking.local
+        found = _number(asking.remote if side is Side.REMOTE else host_of(address))
         return found is not None and found[0] == version and found[1] >> shift == wanted
 
     return test
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
 
 
 @lru_cache(maxsize=4096)  # callers are few

@@ -4,7 +4,7 @@ Source: Envoy's header map: fields that it knows (its inline headers) are one li
         line counts. Recorded from Envoy 1.40.
 """
 
-from agent.codec.head import Headers, name_of
+from agent.codec.head import Headers, may_be_joined, values_of
 
 _BOTH = frozenset({b"cache-control", b"content-encoding", b"content-type", b"via", b"x-request-id"})
 OF_REQUESTS = _BOTH | {
@@ -24,12 +24,12 @@ OF_ANSWERS = _BOTH | {
 def shown(headers: Headers, lower: bytes, joined: frozenset[bytes] = OF_REQUESTS) -> bytes | None:
     """The value by lower-case name, None when there is no such field. `joined`: the names whose lines are."""
     value = headers.index.get(lower)
-    if value is None or not (b", " in value or b"; " in value):  # as the index joins lines
+    if value is None or not may_be_joined(value):
         return value
-    lines = [line.partition(b":")[2].strip(b" \t") for line in headers.lines if name_of(line) == lower]
-    if len(lines) < 2:
+    values = values_of(headers, lower)
+    if len(values) < 2:
         return value
-    return b",".join(lines) if lower in joined else lines[0]
+    return b",".join(values) if lower in joined else values[0]
 
 
 def is_plain(headers: Headers) -> bool:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from agent.model.matchers import StringMatcher
-
-MILLION = 1_000_000
+from agent.model.shares import MILLION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from agent.model.matchers import HeaderMatcher
 
-MILLION = 1_000_000
 NO_GRPC = -1
 NO_LIMIT = -1
 

@@ -9,7 +9,6 @@ from enum import IntEnum
 from agent.model.fault import NO_GRPC
 from agent.model.matchers import HeaderMatcher
 
-MILLION = 1_000_000
 TOO_MANY = 429
 
 

@@ -12,7 +12,7 @@ import re
 
 import re2
 
-from agent.codec.head import Headers, RequestHead, name_of
+from agent.codec.head import Headers, RequestHead, may_be_joined, values_of
 from agent.model.matchers import HeaderMatcher, MatchKind, QueryMatcher, StringMatcher
 
 _OPTIONS = re2.Options()
@@ -88,7 +88,7 @@ class CompiledHeader:
     def matches(self, head: RequestHead) -> bool:
         """Does the request have a field (or pseudo header) that fits?"""
         value = header_value(head, self._name)
-        if value is not None and (b", " in value or b"; " in value):  # as repeated lines are joined
+        if value is not None and may_be_joined(value):
             return self._matches_each(head.headers, value)
         return self.matches_value(value)
 
@@ -99,10 +99,10 @@ class CompiledHeader:
 
     def _matches_each(self, headers: Headers, value: bytes) -> bool:
         """A `value` that may be joined from several lines."""
-        lines = [line for line in headers.lines if name_of(line) == self._name]
-        if self._present or len(lines) < 2:
+        values = values_of(headers, self._name)
+        if self._present or len(values) < 2:
             return self.matches_value(value)
-        return any(self._matcher.matches(line.partition(b":")[2].strip(b" \t")) for line in lines) != self._invert
+        return any(self._matcher.matches(one) for one in values) != self._invert
 
 
 def header_value(head: RequestHead, name: bytes) -> bytes | None:

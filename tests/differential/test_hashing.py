@@ -21,6 +21,7 @@ POLICIES: dict[str, list[Json]] = {
     "header": [{"header": {"header_name": "X-User"}}],
     "path": [{"header": {"header_name": ":path"}}],
     "cookie": [{"cookie": {"name": "user"}}],
+    "crumbs": [{"header": {"header_name": "cookie"}}],
     "query": [{"query_parameter": {"name": "user"}}],
     "several": [{"header": {"header_name": "x-user"}}, {"query_parameter": {"name": "user"}}, PEER],
     "terminal": [{"header": {"header_name": "x-user"}, "terminal": True}, {"query_parameter": {"name": "other"}}],
@@ -182,7 +183,7 @@ def test_one_key_goes_to_the_same_host(cluster: str, kind: str, both: Both, runn
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize("policy", ["header", "path", "cookie", "query", "several", "terminal", "source"])
+@pytest.mark.parametrize("policy", ["header", "path", "cookie", "crumbs", "query", "several", "terminal", "source"])
 def test_the_same_is_hashed(policy: str, both: Both, runner: asyncio.Runner) -> None:
     requests = []
     for key in KEYS[:60]:

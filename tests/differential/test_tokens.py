@@ -294,6 +294,7 @@ CASES = [
     case("told", "no ascii in a claim", bearer(ONE.token(claims(sub="zoë")))),
     case("told", "a number that is none", bearer(ONE.token(claims(n=1.5, t=False)))),
     case("told", "an object", bearer(ONE.token(claims(l={"k": "v"})))),
+    case("told", "a list that base64url writes differently", bearer(ONE.token(claims(l=["?~?"])))),
     *(
         case(listener, name, bearer(token))
         for listener in ("sub", "scope", "either", "nested", "bool", "null")

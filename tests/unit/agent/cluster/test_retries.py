@@ -1,5 +1,6 @@
 """What is tried again. Source: data-plane.md 1.5."""
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -131,6 +132,13 @@ def test_retriable_request_headers_choose_the_requests() -> None:
     assert own.wants_answer(answer(500), post)
     assert not others.wants_answer(answer(500), request())
     assert not others.resets
+
+
+def test_the_rules_of_one_request_go_with_it() -> None:
+    """They do not hold themselves, so that they do not wait for the garbage collector."""
+    own = RetryBook().rules_for(None, request(x_envoy_retry_on="5xx"))
+    assert own is not None
+    assert own not in gc.get_referents(own)
 
 
 def test_a_request_asks_for_retries_itself() -> None:

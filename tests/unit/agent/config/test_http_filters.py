@@ -150,6 +150,10 @@ def test_a_cors_policy() -> None:
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _FAULT_TYPE = "envoy.extensions.filters.http.fault.v3.HTTPFault"
+_OF_ROUTES = (
+    f"one of envoy.extensions.filters.http.cors.v3.CorsPolicy, {_FAULT_TYPE}, "
+    "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute"
+)
 
 
 @pytest.mark.parametrize(
@@ -221,13 +225,11 @@ def test_refused(filters: list[Any], expected: str) -> None:
         ),
         (
             wrapped(config=UNKNOWN["typed_config"]),
-            '["f"].config: found google.protobuf.Struct, expected envoy.extensions.filters.http.cors.v3.CorsPolicy or '
-            f"{_FAULT_TYPE}: the agent does not enforce it",
+            f'["f"].config: found google.protobuf.Struct, expected {_OF_ROUTES}: the agent does not enforce it',
         ),
         (
             wrapped(),
-            '["f"].config: found no configuration, expected envoy.extensions.filters.http.cors.v3.CorsPolicy or '
-            f"{_FAULT_TYPE}: the agent does not enforce it",
+            f'["f"].config: found no configuration, expected {_OF_ROUTES}: the agent does not enforce it',
         ),
     ],
     ids=lambda value: str(value)[:60],

@@ -89,9 +89,9 @@ def test_the_limit_on_bodies_can_be_set() -> None:
         ({"name": ""}, "name: found '', expected at least 1 characters"),
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected '
-            "envoy.extensions.filters.http.cors.v3.CorsPolicy or envoy.extensions.filters.http.fault.v3.HTTPFault: "
-            "the agent does not enforce it",
+            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected one of '
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy, envoy.extensions.filters.http.fault.v3.HTTPFault, "
+            "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute: the agent does not enforce it",
         ),
     ],
     ids=lambda value: str(value)[:60],
@@ -106,9 +106,9 @@ def test_refused_hosts(fields: dict[str, Any], expected: str) -> None:
         ({"request_body_buffer_limit": 7}, f"request_body_buffer_limit: found 7, {BEYOND}"),
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected '
-            "envoy.extensions.filters.http.cors.v3.CorsPolicy or envoy.extensions.filters.http.fault.v3.HTTPFault: "
-            "the agent does not enforce it",
+            'typed_per_filter_config["f"]: found google.protobuf.Empty, expected one of '
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy, envoy.extensions.filters.http.fault.v3.HTTPFault, "
+            "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute: the agent does not enforce it",
         ),
     ],
     ids=lambda value: str(value)[:60],

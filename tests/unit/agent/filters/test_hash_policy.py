@@ -78,6 +78,8 @@ def test_lines_of_a_field_are_hashed_in_one_order() -> None:
     first = HashPolicies([header("x")]).hash_of(request(("x", "b"), ("X", "a")))
     assert first == HashPolicies([header("x")]).hash_of(request(("x", "a"), ("x", "b")))
     assert first == xxh64(b"b", xxh64(b"a"))
+    cookies = HashPolicies([header("cookie")]).hash_of(request(("cookie", "d=2"), ("Cookie", "c=1; b=3")))
+    assert cookies == xxh64(b"d=2", xxh64(b"c=1; b=3")), "lines that are joined in another way"
 
 
 def test_several_policies_make_one_hash() -> None:

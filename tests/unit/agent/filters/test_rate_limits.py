@@ -77,6 +77,9 @@ def test_descriptors() -> None:
     assert entries(header, request()) is None
     assert entries(header, request(b"/", (b"X-A", b"1, 2"))) == (("h", "1, 2"),)
     assert entries(header, request(b"/", (b"X-A", b"1"), (b"x-a", b"2"))) == (("h", "1"),)
+    cookie = Action(kind=ActionKind.HEADER, key="c", name="cookie")
+    assert entries(cookie, request(b"/", (b"cookie", b"a=1"), (b"cookie", b"b=2"))) == (("c", "a=1"),)
+    assert entries(cookie, request(b"/", (b"cookie", b"a=1; b=2"))) == (("c", "a=1; b=2"),)
     assert entries(Action(kind=ActionKind.HEADER, key="m", name=":method"), request()) == (("m", "GET"),)
 
 

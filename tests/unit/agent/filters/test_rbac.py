@@ -94,6 +94,18 @@ def test_the_index_gives_the_verdict_of_asking_all(
         assert verdict.allowed == {Action.ALLOW: expected != "", Action.DENY: expected == "", Action.LOG: True}[action]
 
 
+@pytest.mark.parametrize("peer", ["spiffe://td/ns/ns/sa/x", "spiffe://td/ns/ns/ns/sa/x", "spiffe://td/ns/a/ns/sa/x"])
+def test_the_index_finds_a_namespace_that_overlaps_another(peer: str) -> None:
+    """`/ns/sa/` begins within `/ns/ns/`: who is denied by asking every policy is denied by the index."""
+    named = [f".*/ns/{space}/.*" for space in ("other", "sa", "sa")]
+    conditions = [PeerIs(matcher=text(value, MatchKind.REGEX)) for value in named]
+    facts = asking("/", peer)
+    assert [compiled(one)(facts) for one in conditions] == [False, True, True]
+    policies = tuple(RbacPolicy(name=f"p{place}", condition=one) for place, one in enumerate(conditions))
+    verdict = CompiledRules(RbacRules(action=Action.DENY, policies=policies)).verdict(facts)
+    assert (verdict.allowed, verdict.policy) == (False, "p1")
+
+
 class _Counted:
     """How many policies are asked about one request."""
 
