@@ -50,7 +50,7 @@ from agent.supervisor.ejections import Ejections, MakeDetector
 from agent.supervisor.facts import AgentFacts, Parts
 from agent.supervisor.handover import LeavePoint, Orphans, StateLock, take_state_dir
 from agent.supervisor.hash_tables import HashTableBook
-from agent.supervisor.node import gateway_instance, hello, xds_node
+from agent.supervisor.node import announced, gateway_instance, hello, xds_node
 from agent.supervisor.pool import WorkerPool
 from agent.supervisor.registrations import LocalRegistrations
 from agent.supervisor.sockets import ListenerSockets
@@ -114,7 +114,7 @@ class Agent:
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []
         self._identified = asyncio.Event()
-        self._settled = asyncio.Event()  # every health check has had a result
+        self._settled = asyncio.Event()  # every health check has had a result, every identity is held or refused
         self._workers_ended = asyncio.Event()
         self._draining = False
         self._gone = False
@@ -247,7 +247,9 @@ class Agent:
             clock=self._clock,
             on_published=self._published,
         )
-        self._client = AdsClient(self._session, self._connect, on_change=self._accepted, clock=self._clock)
+        self._client = AdsClient(
+            self._session, self._connect, on_change=self._accepted, served=self._pool.served, clock=self._clock
+        )
         self._load_reporter = LoadReporter(
             self._node, self._loads, self._place_of, self._connect, clock=self._clock, service_of=self._service_of
         )
@@ -327,7 +329,7 @@ class Agent:
         await coro
 
     async def _report(self) -> None:
-        """Report from the moment that the first checks are done: a restart does not take healthy services out."""
+        """Report from the moment that first checks and certificates are there: a restart takes no service out."""
         await _within(FIRST_CHECKS_S, self._settled)
         await self._reports.run()
 
@@ -420,10 +422,8 @@ class Agent:
     def _workloads_changed(self) -> None:
         trust_domain = self._settings.control_plane.trust_domain
         pairs = {*self._workloads.service_accounts(), *_own_account(self._settings.gateway)}
-        if self._workloads.settled:
-            self._settled.set()
         self._keeper.want(str(workload_id(trust_domain, namespace, account)) for namespace, account in pairs)
-        self._reports.changed()
+        self._tell_instances()
 
     def _identities_changed(self, node_renewed: bool) -> None:
         self._take_trust()
@@ -432,6 +432,20 @@ class Agent:
             self._identified.set()
         if node_renewed:
             self._client.reconnect()
+        self._tell_instances()
+
+    def _tell_instances(self) -> None:
+        """What is told of them may have changed."""
+        local = self._local_instances()
+        if self._workloads.settled and len(self._announced(local)) == len(local):
+            self._settled.set()
+        self._reports.changed()
+
+    def _local_instances(self) -> tuple[LocalInstance, ...]:
+        return (*self._workloads.instances(), *gateway_instance(self._settings.gateway))
+
+    def _announced(self, local: tuple[LocalInstance, ...]) -> tuple[LocalInstance, ...]:
+        return announced(local, self._settings.control_plane.trust_domain, self._keeper.decided)
 
     @property
     def _is_ours(self) -> bool:
@@ -467,7 +481,7 @@ class Agent:
         """What is reported: while the agent ends, everything drains, and then there is nothing."""
         if self._gone:
             return ()
-        found = (*self._workloads.instances(), *gateway_instance(self._settings.gateway))
+        found = self._announced(self._local_instances())
         if not self._draining:
             return found
         return tuple(replace(item, health=HealthStatus.DRAINING, health_reason="the agent ends") for item in found)

@@ -9,7 +9,8 @@ Source: decisions 13 and 14; the time of renewal is at half of the lifetime, +- 
            +-----------expired: the control plane was away-----+
 
 Invariants: the token is used only when there is no valid node certificate; one identity that is refused does not cost
-        the others; a failure is retried with back-off for ever and shown in `problems`.
+        the others; `on_change` is called whenever one is held or refused; a failure is retried with back-off for ever
+        and shown in `problems`.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ def plan(
 
 
 class IdentityKeeper:
-    """Runs the renewals. `on_change` is called after each set of new certificates."""
+    """Runs the renewals. `on_change` is called after each set of new certificates, and after a refusal."""
 
     def __init__(
         self,
@@ -109,6 +110,10 @@ class IdentityKeeper:
     def renew_times(self) -> Mapping[str, float]:
         """SPIFFE id -> wall clock seconds of its next renewal."""
         return self._renew_at
+
+    def decided(self, spiffe_id: str) -> bool:
+        """Is it held, or refused for the reason in `problems`?"""
+        return spiffe_id in self._vault.identities or spiffe_id in self.problems
 
     def want(self, workload_ids: Iterable[str]) -> None:
         """These identities of local services are needed; others are forgotten."""
@@ -184,6 +189,7 @@ class IdentityKeeper:
                 return
             self._refused_until[spiffe_ids[0]] = self._clock.wall() + DENIED_RETRY_S
             self._note(spiffe_ids[0], str(error))
+            self._on_change(False)
 
     async def _sign(self, spiffe_ids: Sequence[str]) -> None:
         node = self.node_identity

@@ -1,7 +1,9 @@
-"""The node as the control plane knows it: the xDS Node and the report stream's Hello. Pure.
+"""The node as the control plane knows it: the xDS Node, the report stream's Hello, which instances are told. Pure.
 
 Source: envoy/config/core/v3/base.proto; the metadata keys of the xDS node; proto/mesh/api/v1/report.proto.
 """
+
+from collections.abc import Callable, Iterable
 
 from envoy.config.core.v3.base_pb2 import Node
 from google.protobuf.json_format import ParseDict
@@ -9,6 +11,7 @@ from google.protobuf.json_format import ParseDict
 from agent.model.reports import LocalInstance
 from agent.settings import GatewaySettings, Settings
 from mesh.api.v1.report_pb2 import Hello
+from mesh.identity.spiffe import workload_id
 from mesh.version import VERSION
 from mesh.vocabulary import HealthStatus
 
@@ -87,6 +90,19 @@ def gateway_instance(own: GatewaySettings) -> tuple[LocalInstance, ...]:
         gateway=True,
     )
     return (found,)
+
+
+def announced(
+    instances: Iterable[LocalInstance], trust_domain: str, decided: Callable[[str], bool]
+) -> tuple[LocalInstance, ...]:
+    """Those that may be told: a peer that knows an instance calls it, and one without a certificate answers nobody.
+
+    `decided`: has this SPIFFE id its certificate, or been refused one? Who is refused is told, since the control plane
+    then says why.
+    """
+    return tuple(
+        item for item in instances if decided(str(workload_id(trust_domain, item.namespace, item.service_account)))
+    )
 
 
 def hello(settings: Settings) -> Hello:

@@ -7,6 +7,7 @@ Invariants: a slot's sockets stay open while its worker is replaced; a listener'
         worker has committed a target without it; a dead worker's cells are zeroed before its successor starts.
 """
 
+import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -43,6 +44,7 @@ _log = get_logger(__name__)
 
 RESTART_BASE_S = 0.1
 RESTART_MAX_S = 5.0
+SERVED_WITHIN_S = 30.0  # a worker that is silent is replaced long before; one that is fed reads for so long at most
 STABLE_S = 30.0  # a worker that lived so long has paid for its slot's earlier failures
 
 
@@ -95,6 +97,7 @@ class WorkerPool(Owner):
         self._bulkheads = BulkheadNames()
         self._stopping = False
         self._abandoned = False
+        self._news = asyncio.Event()  # a worker has confirmed something, or is gone
         self._slots = [_Slot(None, Backoff(RESTART_BASE_S, RESTART_MAX_S)) for _ in range(launch.slots)]
         self.restarts = 0
         self.published = 0
@@ -124,6 +127,18 @@ class WorkerPool(Owner):
         """What workers could not use, each once."""
         return tuple(dict.fromkeys(problem for link in self.links for problem in link.problems))
 
+    async def served(self) -> None:
+        """Wait until no worker serves what was before the last `publish` and `set_identities`: who accepts, accepts by
+        these. At most SERVED_WITHIN_S. One that is only starting is not waited for: it will accept with the newest.
+        """
+        try:
+            async with asyncio.timeout(SERVED_WITHIN_S):
+                while any(link.behind for link in self.links):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            _log.warning("workers are behind what is acknowledged", waited_s=SERVED_WITHIN_S)
+
     # --- what every worker should have ------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -142,6 +157,7 @@ class WorkerPool(Owner):
         self._identities = identities
         for link in self.links:
             link.send(identities)
+            link.confirm()
 
     def set_host_state(self, cluster: str, host: str, *, ejected: bool) -> None:
         """The verdict on one host, for all workers."""
@@ -304,6 +320,7 @@ class WorkerPool(Owner):
         self._hooks.stats(worker.pid, delta)
 
     def on_committed(self, worker: WorkerLink) -> None:
+        self._news.set()
         if self.serving:
             for name in [name for name in self._sockets.addresses if name not in self._bound[LISTENER]]:
                 self._sockets.close(name)
@@ -311,6 +328,7 @@ class WorkerPool(Owner):
     def on_gone(self, worker: WorkerLink, reason: str) -> None:
         slot = self._slots[worker.slot]
         slot.link = None
+        self._news.set()
         self._hooks.worker_gone(worker.pid)
         if self._stopping:
             _log.info("worker ended", slot=worker.slot, pid=worker.pid, reason=reason)

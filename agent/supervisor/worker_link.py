@@ -142,6 +142,7 @@ class WorkerLink:
         self._given: dict[str, socket.socket] = {}  # listener -> the socket of which it has a duplicate
         self._cells: dict[str, int] = {}
         self._commits = 0
+        self._confirmed = 0  # the last Commit of which it has said that it is done
         self._sent_target: Target | None = None
         self._committed_target: Target | None = None
         self._pings = 0
@@ -166,6 +167,12 @@ class WorkerLink:
         """It serves the newest target."""
         return self.phase is Phase.SERVING and self._committed_target is self._target and self._target is not None
 
+    @property
+    def behind(self) -> bool:
+        """It serves, or is about to, and has not confirmed all that it has been told or is to be told."""
+        is_unsent = self._sent_target is not self._target
+        return self.phase in (Phase.FEEDING, Phase.SERVING) and (is_unsent or self._confirmed != self._commits)
+
     # --- sending ----------------------------------------------------------------------------------------------
 
     def send(self, message: Told, *descriptors: int) -> None:
@@ -178,6 +185,11 @@ class WorkerLink:
         if self.phase in (Phase.FEEDING, Phase.SERVING) and (self._feeding is None or self._feeding.done()):
             self.phase = Phase.FEEDING
             self._feeding = spawn(f"feed worker {self.pid}", self._feed(), on_failure=lambda e: self.lost(repr(e)))
+
+    def confirm(self) -> None:
+        """It is `behind` until it has taken what it was sent without a Commit."""
+        if self.phase is Phase.SERVING and self._sent_target is self._target:  # else one comes in any case
+            self._commit()
 
     def tick(self) -> None:
         """Ping it; a worker that has been silent for SILENT_S is killed."""
@@ -309,6 +321,7 @@ class WorkerLink:
             for problem in problems:
                 _log.warning("a worker cannot use a part of the configuration", pid=self.pid, problem=problem)
             self.problems = problems
+        self._confirmed = version
         if version == self._commits and self.phase in (Phase.FEEDING, Phase.SERVING):
             self._committed_target = self._sent_target
             self.phase = Phase.SERVING if self._sent_target is self._target else Phase.FEEDING

@@ -1,18 +1,19 @@
 """The gRPC shell around the ADS session: one stream at a time, reconnected with jittered back-off.
 
 Owns:   the channel, the stream, back-off, what is known about the connection's health.
-Not:    the protocol (session), what happens with accepted resources (`on_change`).
+Not:    the protocol (session), what happens with accepted resources (`on_change`), who serves them (`served`).
 Source: design section 2; control-plane.md 5, rule 26: a stream that ended after an answer is reopened at once, one that
         failed before backs off. Here a stream counts as good only when it also lived for a while: a server that answers
         and hangs up each time is not asked in a loop.
 Invariants: at most one stream is open; a silent peer is noticed by keepalive pings within 30 s; every write is timed; a
-        response is at most MAX_MESSAGE_BYTES (agent.identity.channels); the session's clock goes on without a stream;
-        `run` ends only by cancellation; every failure is logged once per change of its reason.
+        response is at most MAX_MESSAGE_BYTES (agent.identity.channels); what is acknowledged is served; the session's
+        clock goes on without a stream; `run` ends only by cancellation; every failure is logged once per change of its
+        reason.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +63,16 @@ class AdsClient:
         connect: Connect,
         *,
         on_change: Callable[[], None],
+        served: Callable[[], Awaitable[None]],
         clock: Clock,
         rng: Callable[[], float] = random.random,
         first_answer_s: float = FIRST_ANSWER_S,
     ) -> None:
+        """`served` comes back when what `on_change` was last called for is served, or after a limit of its own."""
         self._session = session
         self._connect = connect
         self._on_change = on_change
+        self._served = served
         self._clock = clock
         self._rng = rng
         self._first_answer_s = first_answer_s
@@ -181,8 +185,11 @@ class AdsClient:
         self._note_answer()
         for name, reason in outcome.refused.items():
             _log.warning("resource refused", type=outcome.type_url.rpartition(".")[2], name=name, reason=reason)
-        # Before the ACK is written: when it arrives, the workers have been given what it acknowledges.
+        # Before the ACK is written: who has waited for it must not meet a worker with an older configuration. Envoy's
+        # ACK says only that its main thread has taken it; nothing may depend on more than that there.
         self._publish(outcome)
+        if outcome.changed:
+            await self._served()
         await self._write(stream, outcome.requests)
 
     def _publish(self, outcome: Outcome) -> None:

@@ -121,6 +121,26 @@ def test_a_registration_outlives_the_agent(mesh: LocalMesh, caller) -> None:  # 
         wait_until("gone", lambda: endpoints(mesh, "kept") == [])
 
 
+def test_an_instance_is_not_told_before_it_has_its_certificate(mesh: LocalMesh) -> None:
+    """Who could find it would call it in vain. Accounts that are new to a running agent take a while to be signed."""
+    agent = mesh.agents["node-2"]
+    names = {f"signed-{number}" for number in range(20)}
+    for port, name in enumerate(sorted(names), start=4000):
+        meta = {"gossamer.mesh/service-account": name}
+        registered(agent, {"Name": name, "Address": agent.address, "Port": port, "Meta": meta})
+
+    def all_told() -> bool:
+        items = mesh.rest("GET", "/mesh/v1/endpoints").json["items"]
+        told = names & {item["service"].partition(".")[0] for item in items}
+        held = {item["spiffe_id"].rpartition("/")[2] for item in local_api(agent, "GET", "/certs").json["certificates"]}
+        assert told <= held
+        return told == names
+
+    wait_until("every instance", all_told, every_s=0.0)
+    for name in names:
+        assert local_api(agent, "PUT", f"/v1/agent/service/deregister/{name}").status == 200
+
+
 def test_a_tcp_check_and_the_bypass_warning(mesh: LocalMesh, caller) -> None:  # type: ignore[no-untyped-def]
     """A check that only connects; an application that listens beyond loopback can be called past the mesh."""
     agent = mesh.agents["node-3"]

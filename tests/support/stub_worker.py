@@ -1,7 +1,7 @@
 """A worker for tests of the supervisor: it speaks agent.ipc and answers every connection with its pid.
 
 It accepts on the sockets that it is given as soon as a Commit knows their listener, and reports what it was told on
-request: `GET /told` answers the names in its tables. `--deaf` makes it answer no Ping.
+request: `GET /told` answers the names in its tables. `--deaf` makes it answer no Ping, `--slow` take a Commit late.
 """
 
 import argparse
@@ -36,6 +36,7 @@ ORPHAN_S = 20.0
 class Stub:
     def __init__(self, options: argparse.Namespace) -> None:
         self._deaf = options.deaf
+        self._commit_after_s = 0.3 if options.slow else 0.0
         self.done = asyncio.Event()
         self.tables: dict[str, set[str]] = {}
         self.sockets: dict[str, socket.socket] = {}
@@ -69,8 +70,7 @@ class Stub:
             case AddListener(name):
                 self.sockets[name] = socket.socket(fileno=descriptors[0])
             case Commit(version):
-                self._commit()
-                self._channel.send(Committed(version))
+                asyncio.get_running_loop().call_later(self._commit_after_s, self._take, version)
             case Identities(key_pairs=pairs):
                 self.told["identities"] = [pair.identity for pair in pairs]
             case HostState(cluster, host, ejected):
@@ -83,6 +83,10 @@ class Stub:
                     self._stop(name)
                 self._channel.send(Drained())
                 self.done.set()
+
+    def _take(self, version: int) -> None:
+        self._commit()
+        self._channel.send(Committed(version))
 
     def _commit(self) -> None:
         loop = asyncio.get_running_loop()
@@ -118,6 +122,7 @@ async def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--takeover-fd", type=int, required=True)
     parser.add_argument("--deaf", action="store_true")
+    parser.add_argument("--slow", action="store_true")
     for flag in ("--access-log", "--log-level"):
         parser.add_argument(flag)
     parser.add_argument("--log-json", action="store_true")

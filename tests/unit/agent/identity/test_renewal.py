@@ -258,6 +258,9 @@ async def test_one_service_account_that_is_not_allowed_does_not_cost_the_others(
     await node.until(lambda: workload("payments") in node.keeper.problems)
     assert "may not have identity" in node.keeper.problems[workload("payments")]
     assert workload("payments") not in node.vault.identities
+    assert all(node.keeper.decided(workload(name)) for name in ("orders", "payments", "users"))
+    assert not node.keeper.decided(workload("strangers"))
+    assert node.changes[-1] is False, "a refusal is told too"
 
     asked = len(served.service.renewals)
     node.keeper.want([workload("orders"), workload("payments"), workload("users")])

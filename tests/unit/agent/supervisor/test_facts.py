@@ -101,7 +101,9 @@ class Supervisor:
             on_change=lambda _: None, rng=lambda: 0.5,
         )  # fmt: skip
         self.reports = ReportClient(hello(self.settings), self, no_channel, clock=clock)  # type: ignore[arg-type]
-        self.client = AdsClient(self.session, no_channel, on_change=self.flow.step, clock=clock)
+        self.client = AdsClient(
+            self.session, no_channel, on_change=self.flow.step, served=self.pool.served, clock=clock
+        )
         self.facts = AgentFacts(
             Parts(
                 settings=self.settings, node=Node(id="n1"), clock=clock, totals=self.totals, session=self.session,

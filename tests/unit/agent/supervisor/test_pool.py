@@ -178,6 +178,38 @@ async def test_every_worker_gets_the_whole_configuration(tmp_path: Path) -> None
         assert refused
 
 
+async def test_what_was_published_is_served_when_no_worker_is_behind(tmp_path: Path) -> None:
+    """Workers that take their time, several changes in a row, an identity that comes without a Commit of its own."""
+    port = free_port()
+    async with running(tmp_path, slots=2, flags=("--slow",)) as (pool, _):
+        pool.publish(tables(listener(port)))
+        await until(lambda: pool.serving)
+        pool.publish(tables(listener(port), clusters=2))
+        pool.publish(tables(listener(port), clusters=3))
+        await pool.served()
+        assert pool.serving
+        assert len(json.loads(await get(port, "/told"))["tables"]["cluster"]) == 3
+        pool.set_identities(Identities((KeyPair(identity="spiffe://td/node/n", chain_pem=b"c", key_pem=b"k"),), b"r"))
+        assert all(link.behind for link in pool.links)
+        await pool.served()
+        assert not any(link.behind for link in pool.links)
+        assert json.loads(await get(port, "/told"))["identities"] == ["spiffe://td/node/n"]
+
+
+async def test_a_worker_that_is_lost_is_not_waited_for(tmp_path: Path) -> None:
+    port = free_port()
+    async with running(tmp_path, slots=1, flags=("--slow",)) as (pool, told):
+        pool.publish(tables(listener(port)))
+        await until(lambda: pool.serving)
+        pool.publish(tables(listener(port), clusters=2))
+        os.kill(pool.links[0].pid, signal.SIGKILL)
+        await pool.served()
+        assert len(told.gone) == 1
+        assert len(json.loads(await get(port, "/told"))["tables"]["cluster"]) == 2, (
+            "its successor begins with the newest"
+        )
+
+
 async def test_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> None:
     """The backlog waits for the successor: only the request in flight may fail."""
     port = free_port()

@@ -45,9 +45,11 @@ class Running:
         self.session = session
         self.changes = 0
         self.broken: MeshError | None = None
+        self.may_serve = asyncio.Event()
+        self.may_serve.set()
         self._target, self._limit = server.address, limit
         self.client = AdsClient(
-            session, self._connect, on_change=self._changed, clock=SystemClock(), rng=lambda: 0.0,
+            session, self._connect, on_change=self._changed, served=self._serve, clock=SystemClock(), rng=lambda: 0.0,
             first_answer_s=first_answer_s,
         )  # fmt: skip
 
@@ -59,6 +61,9 @@ class Running:
 
     def _changed(self) -> None:
         self.changes += 1
+
+    async def _serve(self) -> None:
+        await self.may_serve.wait()
 
 
 @asynccontextmanager
@@ -150,6 +155,19 @@ async def test_a_certificate_that_cannot_be_read_is_waited_for(session: AdsSessi
         assert "control_plane.tls_ca" in run.client.health.error
         made.broken = None
         await until(lambda: session.held(EDS))
+
+
+async def test_nothing_is_acknowledged_before_it_is_served(session: AdsSession, server: AdsServer) -> None:
+    async with running(Running(session, server)) as run:
+        await until(lambda: any(request.response_nonce for request in server.requests(EDS)))
+        run.may_serve.clear()
+        asked, changes = len(server.requests(EDS)), run.changes
+        server.put(ads_server.assignment("one", "10.0.0.2:1"))
+        await until(lambda: run.changes > changes)
+        await asyncio.sleep(0.1)
+        assert len(server.requests(EDS)) == asked
+        run.may_serve.set()
+        await until(lambda: len(server.requests(EDS)) == asked + 1)
 
 
 @pytest.mark.parametrize("answers_first", [False, True])
