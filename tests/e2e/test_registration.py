@@ -127,7 +127,7 @@ def test_an_instance_is_not_told_before_it_has_its_certificate(mesh: LocalMesh) 
     names = {f"signed-{number}" for number in range(20)}
     for port, name in enumerate(sorted(names), start=4000):
         meta = {"gossamer.mesh/service-account": name}
-        registered(agent, {"Name": name, "Address": agent.address, "Port": port, "Meta": meta})
+        registered(agent, {"Name": name, "ID": name, "Address": agent.address, "Port": port, "Meta": meta})
 
     def all_told() -> bool:
         items = mesh.rest("GET", "/mesh/v1/endpoints").json["items"]
