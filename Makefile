@@ -45,13 +45,13 @@ test: $(READY) ## Run all tests, two files at a time (PYTEST_ARGS="-n 0 PATH" fo
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-all: $(READY) ## The same at full depth: random examples, many more of them, 1 GiB bodies, all differential cases
-	@GOSSAMER_TESTS=full GOSSAMER_DIFFERENTIAL=full $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 1800 $(PYTEST_ARGS)
+	@TEST_DEPTH=full $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 1800 $(PYTEST_ARGS)
 
 test-conformance: $(READY) ## Run the protocol suites alone: conformance, transcripts, the client model, generated policy sets
 	@$(PY) -m pytest $(CONFORMANCE) $(PYTEST_ARGS)
 
 test-differential: $(READY) ## Envoy and the agent side by side, every answer compared
-	@GOSSAMER_DIFFERENTIAL=full $(PY) -m pytest tests/differential $(PYTEST_ARGS)
+	@TEST_DEPTH=full $(PY) -m pytest tests/differential $(PYTEST_ARGS)
 
 build: $(READY) stubs ## Compile the hot packages with mypyc into build/compiled (about a minute; needs a C compiler)
 	@GOSSAMER_COMPILE=1 $(PY) setup.py -q build --build-base build/native --build-lib build/compiled

@@ -1,7 +1,6 @@
 """Policies and requests that nobody thought of: generated routes, asked by generated requests."""
 
 import asyncio
-import os
 from itertools import count
 from typing import Any
 
@@ -14,8 +13,9 @@ from tests.differential.differences import judge, showing
 from tests.differential.pair import ORIGIN, Pair, World, static_cluster
 from tests.support import decoding
 from tests.support.decoding import Json
+from tests.support.depth import FULL
 
-EXAMPLES = 300 if os.environ.get("GOSSAMER_DIFFERENTIAL") == "full" else 25
+EXAMPLES = 300 if FULL else 25
 # What such policies and requests can show of the known differences.
 _MAY_DIFFER = ("answered-before-the-body", "log-hosts-attempted")
 BACK_OFF = {"base_interval": "0.001s", "max_interval": "0.002s"}
