@@ -129,7 +129,7 @@ def _goes_down(head: ResponseHead, body: bytes | None, method: bytes) -> None:
     assert (int(message.start[0]), message.body) == (head.status, body)
 
 
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\r\n]*)?\r\n")
 _TRAILERS = re.compile(rb"(?:[^\r\n:]+:[^\r\n]*\r\n)*\r\n")
 
 
@@ -166,6 +166,8 @@ def _chunk_seeds() -> list[bytes]:
         b"2\r\nab\r\n0\r\n\r\n",
         b"2;a=b\r\nab\r\n00\r\nX-T: 1\r\n\r\n",
         b"A\r\n0123456789\r\n0;x\r\n\r\nGET / HTTP/1.1\r\n",
+        b"0000000000000000A\r\n0123456789\r\n0\r\n\r\n",  # a size is as large as its value, whatever its digits
+        b"1000000000000000A\r\n0123456789\r\n0\r\n\r\n",
     ]
     return good + [size + b"\r\nab\r\n0\r\n\r\n" for size in BAD_SIZES]
 
