@@ -227,7 +227,8 @@ class ControlPlane:
         return bound
 
     def _jwks_keeper(self) -> JwksKeeper:
-        return JwksKeeper(self._store, self._reconciler, self._clock, random.random)
+        refresh_s = self._settings.jwks_refresh_s
+        return JwksKeeper(self._store, self._reconciler, self._clock, random.random, refresh_s=refresh_s)
 
     def _rollout_driver(self) -> RolloutDriver:
         return RolloutDriver(

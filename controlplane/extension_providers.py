@@ -81,7 +81,7 @@ class _Authorizer(_Part):
 
 
 class HttpAuthorizer(_Authorizer):
-    """Asked over HTTP: the request without its body, at `path_prefix` + its path."""
+    """Asked over HTTP, at `path_prefix` + the request's path."""
 
     path_prefix: str = ""
     include_request_headers_in_check: tuple[str, ...] = ()

@@ -104,6 +104,9 @@ class Settings(BaseModel):
     history_mib: float = Field(
         64.0, gt=0, le=1024, description="MiB that the history takes in the store at most, beside its records"
     )
+    jwks_refresh_s: float = Field(
+        1200.0, ge=1, le=86400, description="about so often the keys of token issuers are fetched again"
+    )
     drain_s: float = Field(5.0, ge=0, le=9, description="at the end, how long open calls may take to finish")
     mesh: MeshSettings = Field(default_factory=lambda: MeshSettings.model_validate({}))
 

@@ -33,7 +33,7 @@ STUBBED = (
     "envoy.extensions.retry.host.previous_hosts.v3", "envoy.extensions.retry.priority.previous_priorities.v3",
     "envoy.extensions.transport_sockets.raw_buffer.v3",
     "envoy.extensions.transport_sockets.tls.v3", "envoy.extensions.upstreams.http.v3",
-    "envoy.service.cluster.v3", "envoy.service.discovery.v3", "envoy.service.endpoint.v3",
+    "envoy.service.auth.v3", "envoy.service.cluster.v3", "envoy.service.discovery.v3", "envoy.service.endpoint.v3",
     "envoy.service.listener.v3", "envoy.service.load_stats.v3", "envoy.service.ratelimit.v3",
     "envoy.service.route.v3",
     "envoy.service.secret.v3", "envoy.service.status.v3", "envoy.type.matcher.v3", "envoy.type.v3", "google.rpc",

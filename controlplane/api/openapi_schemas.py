@@ -195,6 +195,17 @@ SHARED: Mapping[str, Schema] = {
         "properties": {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "conditions": {"type": "array", "items": ref("mesh.gossamer.Condition")},
+            "addresses": {"type": "array", "items": {"type": "object"}, "description": "of a Gateway's proxies"},
+            "listeners": {
+                "type": "array",
+                "items": ref("mesh.gossamer.ListenerStatus"),
+                "description": "of a Gateway of the Gateway API",
+            },
+            "parents": {
+                "type": "array",
+                "items": ref("mesh.gossamer.ParentStatus"),
+                "description": "of a route of the Gateway API",
+            },
             "proxies": {
                 "type": "object",
                 "description": "the connected proxies that use the object, by what they said about its present form",
@@ -202,6 +213,23 @@ SHARED: Mapping[str, Schema] = {
                     name: {"type": "integer"} for name in ("interested", "acknowledged", "pending", "rejected")
                 },
             },
+        },
+    },
+    "mesh.gossamer.ListenerStatus": {
+        "type": "object",
+        "properties": {
+            "name": _text(),
+            "supportedKinds": {"type": "array", "items": {"type": "object"}},
+            "attachedRoutes": {"type": "integer", "format": "int32"},
+            "conditions": {"type": "array", "items": ref("mesh.gossamer.Condition")},
+        },
+    },
+    "mesh.gossamer.ParentStatus": {
+        "type": "object",
+        "properties": {
+            "parentRef": {"type": "object", "description": "as the route names it"},
+            "controllerName": _text(),
+            "conditions": {"type": "array", "items": ref("mesh.gossamer.Condition")},
         },
     },
     "mesh.gossamer.Condition": {
@@ -214,6 +242,7 @@ SHARED: Mapping[str, Schema] = {
             "message": _text(),
             "code": _text("Istio's message code, such as IST0101"),
             "lastTransitionTime": {"type": "string", "format": "date-time"},
+            "observedGeneration": {"type": "integer", "format": "int64", "description": "of a listener or parent"},
             "replicas": {"type": "integer", "description": "how many replicas of the control plane say so"},
         },
     },

@@ -122,7 +122,7 @@ class ObjectRoutes:
         self, request: web.Request, target: Target, items: Sequence[Manifest], metadata: Mapping[str, Any]
     ) -> dict[str, Any]:
         include = request.query.get("includeObject", "Metadata") or "Metadata"
-        return as_table(target.kind.kind, items, now=self._clock.wall(), metadata=metadata, include=include)
+        return as_table(target.kind.group_kind, items, now=self._clock.wall(), metadata=metadata, include=include)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GET of an item."""

@@ -52,7 +52,7 @@ class _Writer:
             value: dict[str, Any] = self._bookmark(event)
         elif self.table:
             value = as_table(
-                self.kind.kind,
+                self.kind.group_kind,
                 [event.manifest],
                 now=self.now,
                 metadata={"resourceVersion": str(event.revision)},
@@ -69,7 +69,7 @@ class _Writer:
         if event.initial_end and self.initial:
             metadata["annotations"] = {_INITIAL_END: "true"}
         if self.table:
-            return as_table(self.kind.kind, [], now=self.now, metadata=metadata, with_columns=self.lines == 0)
+            return as_table(self.kind.group_kind, [], now=self.now, metadata=metadata, with_columns=self.lines == 0)
         return {"kind": self.kind.kind, "apiVersion": self.kind.api_version(self.version), "metadata": metadata}
 
 

@@ -6,6 +6,7 @@ Source: decisions 16 and 17; Kubernetes API conventions, "Typical status propert
 
 Invariants: one condition per type. When replicas differ, the one that reports a problem wins; its message is shown
             once, and `replicas` says how many of them agree. `proxies` and the words of `Programmed` are of the sum.
+            Details are those of the replica that has seen the newest form.
 """
 
 import json
@@ -16,6 +17,10 @@ from controlplane.distribution.reach import PROGRAMMED, Reach, reach_of
 
 # A condition of these types is good news when it is True; every other type names a problem when it is True.
 GOOD_WHEN_TRUE = frozenset({"Accepted", PROGRAMMED, "Ready", "ResolvedRefs", "Reconciled"})
+
+
+# Of the Gateway API's kinds: what each listener and each parent says, with conditions of its own.
+DETAILS = ("addresses", "listeners", "parents")
 
 
 def is_problem(condition: Mapping[str, Any]) -> bool:
@@ -48,6 +53,9 @@ def merge_status(values: Sequence[bytes]) -> dict[str, Any]:
         merged["conditions"] = conditions
     if total is not None:
         merged["proxies"] = total.as_json()
+    # What replicas find in the mesh itself is the same in all of them that have come as far.
+    newest = max(reports, key=lambda report: int(report.get("observedGeneration", 0)))
+    merged |= {name: newest[name] for name in DETAILS if name in newest}
     return merged
 
 

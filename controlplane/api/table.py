@@ -11,6 +11,7 @@ from typing import Any
 
 from controlplane.api.status import problem_name, problems
 from controlplane.distribution.reach import reach_of
+from controlplane.policy.gateway_api import GROUP
 from controlplane.policy.secret import OPAQUE
 
 Manifest = Mapping[str, Any]
@@ -84,6 +85,60 @@ def _gateway_ports(manifest: Manifest, _: float) -> str:
     return ",".join(dict.fromkeys(f"{port.get('number')}/{port.get('protocol')}" for port in ports))
 
 
+def _listener_ports(manifest: Manifest, _: float) -> str:
+    """Each port once, in order."""
+    listeners = (manifest.get("spec") or {}).get("listeners") or ()
+    return ",".join(dict.fromkeys(f"{own.get('port')}/{own.get('protocol')}" for own in listeners))
+
+
+def _addresses(manifest: Manifest, _: float) -> str:
+    return ",".join(own["value"] for own in (manifest.get("status") or {}).get("addresses") or ())
+
+
+def _attached(manifest: Manifest, _: float) -> str:
+    """How many routes its listeners have, each counted once per listener."""
+    return str(sum(own["attachedRoutes"] for own in (manifest.get("status") or {}).get("listeners") or ()))
+
+
+def _condition(name: str) -> Callable[[Manifest, float], str]:
+    """The status of one condition; Unknown before somebody said it."""
+
+    def cell(manifest: Manifest, _: float) -> str:
+        conditions = (manifest.get("status") or {}).get("conditions") or ()
+        return next((str(own["status"]) for own in conditions if own.get("type") == name), "Unknown")
+
+    return cell
+
+
+def _parents(manifest: Manifest, _: float) -> str:
+    """The Gateways that a route names, with the listener where it names one."""
+    parents = (manifest.get("spec") or {}).get("parentRefs") or ()
+    return ",".join("/".join(own[name] for name in _PARENT if own.get(name)) for own in parents)
+
+
+def _accepted_by(manifest: Manifest, _: float) -> str:
+    """`1/2`: how many of its parents have taken it."""
+    parents = (manifest.get("status") or {}).get("parents") or ()
+    taken = [own for own in parents if any(_is_accepted(item) for item in own["conditions"])]
+    return f"{len(taken)}/{len(parents)}"
+
+
+def _is_accepted(condition: Mapping[str, Any]) -> bool:
+    return condition.get("type") == "Accepted" and condition.get("status") == "True"
+
+
+def _grants(name: str) -> Callable[[Manifest, float], str]:
+    """The entries of one side of a ReferenceGrant: `shop/HTTPRoute`, `Service/orders`."""
+
+    def cell(manifest: Manifest, _: float) -> str:
+        entries = (manifest.get("spec") or {}).get(name) or ()
+        return ",".join(
+            "/".join(str(own[part]) for part in ("namespace", "kind", "name") if own.get(part)) for own in entries
+        )
+
+    return cell
+
+
 def _service_type(manifest: Manifest, _: float) -> str:
     return str((manifest.get("spec") or {}).get("type", "ClusterIP"))
 
@@ -121,6 +176,13 @@ def _mtls_mode(manifest: Manifest, now: float) -> str:
     return _spec("mtls.mode")(manifest, now) or "PERMISSIVE"
 
 
+_PARENT = ("namespace", "name", "sectionName")
+_ROUTE_COLUMNS = (
+    Column("Hostnames", _spec("hostnames")),
+    Column("Parents", _parents),
+    Column("Accepted", _accepted_by, "parents that have taken it, of those that it names"),
+)
+# By kind; where two groups have a kind of one name, by `kind.group`.
 _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "VirtualService": (Column("Gateways", _spec("gateways")), Column("Hosts", _spec("hosts"))),
     "DestinationRule": (Column("Host", _spec("host")),),
@@ -134,6 +196,17 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("Service account", _spec("serviceAccount"), wide=True),
     ),
     "Gateway": (Column("Ports", _gateway_ports), Column("Selector", _selector)),
+    f"Gateway.{GROUP}": (
+        Column("Class", _spec("gatewayClassName")),
+        Column("Ports", _listener_ports),
+        Column("Address", _addresses),
+        Column("Programmed", _condition("Programmed")),
+        Column("Routes", _attached),
+    ),
+    "GatewayClass": (Column("Controller", _spec("controllerName")), Column("Accepted", _condition("Accepted"))),
+    "HTTPRoute": _ROUTE_COLUMNS,
+    "GRPCRoute": _ROUTE_COLUMNS,
+    "ReferenceGrant": (Column("From", _grants("from")), Column("To", _grants("to"))),
     "Secret": (Column("Type", _secret_type), Column("Data", _secret_keys)),
     "RateLimit": (
         Column("Scope", _limit_scope),
@@ -156,8 +229,9 @@ _LAST = (
 
 
 def columns_of(kind: str) -> tuple[Column, ...]:
-    """The columns of a kind, in order."""
-    return (*_FIRST, *_COLUMNS.get(kind, ()), *_LAST)
+    """The columns of a kind, `kind` or `kind.group`, in order."""
+    own = _COLUMNS.get(kind) or _COLUMNS.get(kind.partition(".")[0], ())
+    return (*_FIRST, *own, *_LAST)
 
 
 def as_table(

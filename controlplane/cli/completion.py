@@ -74,7 +74,7 @@ def _levels(path: str, parser: argparse.ArgumentParser) -> Iterator[Level]:
 def _positional(action: argparse.Action) -> tuple[str, ...]:
     if action.choices is not None:
         return tuple(map(str, action.choices))
-    return tuple(sorted(kind.plural for kind in KINDS)) if str(action.metavar).startswith("KIND") else ()
+    return tuple(sorted(map(KINDS.resource, KINDS))) if str(action.metavar).startswith("KIND") else ()
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:

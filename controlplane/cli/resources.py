@@ -1,6 +1,8 @@
 """Kinds and objects as users name them on a command line, and the REST paths that they mean. Pure.
 
 vs   virtualservice   VirtualServices   virtualservices.networking.istio.io   vs/reviews   vs,dr   all
+
+A word that two groups have means Istio's kind: gateways. Of the Gateway API: gateways.gateway.networking.k8s.io, gtw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,7 @@ def kind_of(word: str) -> KindInfo:
     kind = KINDS.by_word(word)
     if kind is None:
         near = KINDS.nearest(word.removesuffix("s"))
-        hint = f"did you mean {near.plural}?" if near else f"known: {', '.join(sorted(info.plural for info in KINDS))}"
+        hint = f"did you mean {near.plural}?" if near else f"known: {', '.join(sorted(map(KINDS.resource, KINDS)))}"
         raise MeshError(ErrorCode.SETTINGS, f"found {word!r}, expected a kind", subject="KIND", hint=hint)
     return kind
 

@@ -71,7 +71,7 @@ def finding_of(condition: Condition) -> Finding:
 
 
 def _without_registrations(finding: Finding) -> Finding:
-    if not (finding.code in ("IST0101", "IST0174") and finding.path.endswith("host")):
+    if not (finding.code in ("IST0101", "IST0174") and finding.path.endswith((".host", ".name"))):
         return finding
     return Finding(
         code=finding.code,

@@ -14,6 +14,7 @@ from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import Caller, ProxyScope
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.views import ServiceView, Target
+from controlplane.policy.bulkhead import Bulkhead, Side
 from controlplane.policy.call_target import CallPolicy
 from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.hosts import resolve
@@ -41,10 +42,9 @@ def breaker_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]
         message = f"spec.target.route: no VirtualService has a rule or match named {target.route}"
         yield Condition(rule.ref, NOT_FOUND, "True", "UnknownRoute", message, "IST0101", "spec.target.route")
     found = mesh.target(host)
-    older = _same_target(rule, found.breakers if rule.kind is CIRCUIT_BREAKER else found.bulkheads)
-    if older is not None:
-        message = f"{older.ref} has the same target and is older; this one has no effect"
-        yield Condition(rule.ref, "Conflict", "True", "OtherObjectWins", message, path="spec.target")
+    yield from _conflicts(rule, spec, found)
+    if isinstance(spec, Bulkhead) and Side.INBOUND in spec.sides:
+        yield from _foreign(rule, found, mesh.settings)
     fallback = spec.fallback if isinstance(spec, CircuitBreaker) else None
     other = fallback.service if fallback is not None else None
     if other is not None:
@@ -72,9 +72,9 @@ def _has_subset(rule: PolicyObject, host: str, target: Target, subset: str, sett
 
 
 def _has_route(mesh: MeshState, name: str) -> bool:
-    rules = (
-        mesh.joined(item).spec_as(VirtualService) for item in mesh.objects.values() if item.kind is VIRTUAL_SERVICE
-    )
+    written = (mesh.joined(item) for item in mesh.objects.values() if item.kind is VIRTUAL_SERVICE)
+    made = (item for own in mesh.gateway_api.gateways() for item in own.objects.values())
+    rules = (item.spec_as(VirtualService) for item in (*written, *made) if item.kind is VIRTUAL_SERVICE)
     return any(
         name in route_names(http, match)
         for rule in rules
@@ -82,6 +82,27 @@ def _has_route(mesh: MeshState, name: str) -> bool:
         for http in rule.http
         for match in http.match or (None,)
     )
+
+
+def _conflicts(rule: PolicyObject, spec: CallPolicy, found: Target) -> Iterator[Condition]:
+    """`found`: its host, with all that may stand in its way."""
+    others = [(found.breakers, "")]
+    if isinstance(spec, Bulkhead):
+        by_side = {Side.OUTBOUND: found.bulkheads, Side.INBOUND: found.inbound_bulkheads}
+        others = [(by_side[side], f" at {side}" if len(spec.sides) > 1 else "") for side in spec.sides]
+    for rules, where in others:
+        older = _same_target(rule, rules)
+        if older is not None:
+            message = f"{older.ref} has the same target and is older; this one has no effect{where}"
+            yield Condition(rule.ref, "Conflict", "True", "OtherObjectWins", message, path="spec.target")
+
+
+def _foreign(rule: PolicyObject, found: Target, settings: MeshSettings) -> Iterator[Condition]:
+    """What instances enforce is said by who runs them."""
+    service, own = found.service, rule.metadata.namespace
+    if service is not None and own not in (service.namespace, settings.root_namespace):
+        message = f"instances of {service.host} enforce what {service.namespace} and the root namespace say, not {own}"
+        yield Condition(rule.ref, "NotEnforced", "True", "OtherNamespace", message, path="spec.enforceAt")
 
 
 def _same_target(rule: PolicyObject, rules: tuple[PolicyObject, ...]) -> PolicyObject | None:

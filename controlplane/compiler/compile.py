@@ -17,6 +17,7 @@ from typing import TypeVar
 from controlplane.compiler.circuit_breaker_findings import breaker_findings, is_breaker
 from controlplane.compiler.credential_findings import credential_findings, names_credentials
 from controlplane.compiler.findings import host_findings, object_findings, peer_findings
+from controlplane.compiler.gateway_api_status import gateway_api_findings
 from controlplane.compiler.gateway_findings import bound_findings, gateway_findings, is_bound, limit_findings
 from controlplane.compiler.guard_findings import depends_on_others, guard_object_findings
 from controlplane.compiler.memo import Memo
@@ -136,6 +137,7 @@ class Findings:
         for rules, (_, findings_of) in zip(self._dependent, _DEPENDENT, strict=True):
             found.update(item for rule in rules.values() for item in findings_of(rule, mesh))
         found.update(gateway_findings(mesh))
+        found.update(gateway_api_findings(mesh))
         return found
 
 

@@ -18,10 +18,12 @@ from controlplane.compiler.findings import (
 from controlplane.compiler.gateway_tls import beyond_agent, needed
 from controlplane.compiler.secrets import missing
 from controlplane.compiler.types import Condition
-from controlplane.model.gateway_ports import GatewayServer, bound_server, merged_ports, served_hosts
+from controlplane.model.gateway_ports import GatewayServer, ServerConflict, bound_server, merged_ports, served_hosts
 from controlplane.model.gateways import gateway_name, gateway_names, name_of
+from controlplane.model.listener_objects import ListenerGateway
 from controlplane.model.mesh_state import MeshState
 from controlplane.policy.gateway import Gateway, ServerTLSMode
+from controlplane.policy.gateway_api import GATEWAY_NAME
 from controlplane.policy.kinds import VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.selector import selects
@@ -39,9 +41,10 @@ def gateway_findings(mesh: MeshState) -> Iterator[Condition]:
     """Everything about all Gateways."""
     gateways = mesh.gateways.all()
     for gateway in gateways:
-        yield from _selection(gateway, mesh)
-        for item in _servers(gateway):
-            yield from _secrets(item, mesh)
+        if not isinstance(gateway.spec, ListenerGateway):  # gateway_api_findings speaks of those
+            yield from _selection(gateway, mesh)
+            for item in _servers(gateway):
+                yield from _secrets(item, mesh)
     yield from _conflicts(gateways, mesh)
 
 
@@ -122,20 +125,33 @@ def _secrets(item: GatewayServer, mesh: MeshState) -> Iterator[Condition]:
 
 def _conflicts(gateways: tuple[PolicyObject, ...], mesh: MeshState) -> Iterator[Condition]:
     """Servers that some gateway proxy does not have, because an older one has their port or host."""
-    for labels in _label_sets(gateways, mesh):
-        _, conflicts = merged_ports(mesh.gateways.selecting(labels))
-        for conflict in conflicts:
-            loser, winner = conflict.loser, conflict.winner
-            where = f"{winner.path} of {winner.gateway.ref}" if winner.gateway is not loser.gateway else winner.path
-            message = f"{loser.path} has no effect on port {loser.server.number}: {conflict.reason}, in {where}"
-            yield Condition(loser.gateway.ref, "Conflict", "True", "OtherServerWins", message, "IST0145", loser.path)
+    for conflict in server_conflicts(gateways, mesh):
+        loser, winner = conflict.loser, conflict.winner
+        where = f"{winner.path} of {winner.ref}" if winner.ref != loser.ref else winner.path
+        message = f"{loser.path} has no effect on port {loser.server.number}: {conflict.reason}, in {where}"
+        yield Condition(loser.ref, "Conflict", "True", "OtherServerWins", message, "IST0145", loser.path)
 
 
-def _label_sets(gateways: Iterable[PolicyObject], mesh: MeshState) -> Iterator[Mapping[str, str]]:
+def server_conflicts(gateways: Iterable[PolicyObject], mesh: MeshState) -> Iterator[ServerConflict]:
+    """At every set of labels that a gateway proxy has."""
+    for namespace, labels in _label_sets(gateways, mesh):
+        named = mesh.workloads.named_gateways(namespace)
+        _, conflicts = merged_ports(mesh.gateways.selecting(labels, namespace, named))
+        yield from conflicts
+
+
+def _label_sets(gateways: Iterable[PolicyObject], mesh: MeshState) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Namespaces and labels of proxies."""
     registered = mesh.workloads.gateways()
-    found = [own.labels for own in registered] or [gateway.spec_as(Gateway).selector for gateway in gateways]
-    distinct = {tuple(sorted(labels.items())): labels for labels in found}
+    found = [(own.namespace, own.labels) for own in registered] or [
+        (gateway.metadata.namespace, _labels_for(gateway.spec_as(Gateway))) for gateway in gateways
+    ]
+    distinct = {(namespace, *sorted(labels.items())): (namespace, labels) for namespace, labels in found}
     return iter(distinct.values())
+
+
+def _labels_for(spec: Gateway) -> Mapping[str, str]:
+    return {GATEWAY_NAME: spec.owner} if isinstance(spec, ListenerGateway) else spec.selector
 
 
 # --- VirtualServices

@@ -1,6 +1,7 @@
 """The RouteConfiguration of a gateway's servers.
 
 Owns:   which virtual hosts it has, in which order the routes of several VirtualServices stand, redirects to https.
+        A host is built by itself, so that a change of one leaves the others.
 Not:    one route (virtual_hosts), which servers share a configuration (controlplane.model.gateway_ports).
 Source: istio gateway.go buildGatewayHTTPRouteConfig, route.go SortVHostRoutes; control-plane.md 2.3.2.
 Differs: a host that only redirects is named without its namespace (Istio keeps `ns/host`, which nobody sends).
@@ -8,12 +9,14 @@ Differs: a host that only redirects is named without its namespace (Istio keeps 
 One whole configuration by RDS, on delta streams too: a gateway's hosts are few beside a mesh's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
+from controlplane.compiler.memo import Memo
 from controlplane.compiler.resources import make_resource
 from controlplane.compiler.types import Resource, Source
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, is_catch_all, translated
@@ -43,11 +46,34 @@ class GatewayRoutesInputs:
     sources: tuple[Source, ...]
 
 
-def build_gateway_routes(inputs: GatewayRoutesInputs) -> Resource:
-    """The resource. Without hosts it answers 404 NR."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedInputs:
+    """The configuration with its hosts built: `hosts`: (name, version) of each."""
+
+    name: str
+    port: int
+    hosts: tuple[tuple[str, str], ...]
+    sources: tuple[Source, ...]
+
+
+def gateway_routes(inputs: GatewayRoutesInputs, memo: Memo) -> Resource:
+    """The resource, and by the way its hosts."""
+    hosts = [memo.build("VirtualHost", (own, inputs.port), _build_host) for own in inputs.hosts]
+    joined = JoinedInputs(
+        name=inputs.name,
+        port=inputs.port,
+        hosts=tuple((item.name, item.version) for item in hosts),
+        sources=inputs.sources,
+    )
+    return memo.build("RouteConfiguration", joined, partial(_build_joined, hosts))
+
+
+def _build_joined(hosts: Iterable[Resource], inputs: JoinedInputs) -> Resource:
+    """Without hosts it answers 404 NR."""
+    virtual_hosts = [VirtualHost.FromString(item.body) for item in hosts]
     message = RouteConfiguration(
         name=inputs.name,
-        virtual_hosts=list(_virtual_hosts(inputs)) or [VirtualHost(name=f"{_BLACKHOLE}:{inputs.port}", domains=["*"])],
+        virtual_hosts=virtual_hosts or [VirtualHost(name=f"{_BLACKHOLE}:{inputs.port}", domains=["*"])],
         ignore_port_in_host_matching=True,
     )
     message.validate_clusters.value = False  # as everywhere: a missing one answers 503 NC
@@ -55,15 +81,16 @@ def build_gateway_routes(inputs: GatewayRoutesInputs) -> Resource:
     return make_resource(type_url.ROUTE_CONFIGURATION, inputs.name, message, inputs.sources)
 
 
-def _virtual_hosts(inputs: GatewayRoutesInputs) -> Iterator[VirtualHost]:
-    for own in inputs.hosts:
-        yield VirtualHost(
-            name=f"{own.host}:{inputs.port}",
-            domains=[own.host],
-            routes=_routes(own),
-            include_request_attempt_count=True,
-            require_tls=VirtualHost.ALL if own.redirects else VirtualHost.NONE,
-        )
+def _build_host(inputs: tuple[GatewayHost, int]) -> Resource:
+    own, port = inputs
+    message = VirtualHost(
+        name=f"{own.host}:{port}",
+        domains=[own.host],
+        routes=_routes(own),
+        include_request_attempt_count=True,
+        require_tls=VirtualHost.ALL if own.redirects else VirtualHost.NONE,
+    )
+    return make_resource(type_url.VIRTUAL_HOST, message.name, message)
 
 
 def _routes(own: GatewayHost) -> list[Route]:

@@ -46,9 +46,15 @@ def needed(settings: ServerTLSSettings, namespace: str) -> Iterator[Credential]:
     """What the server needs of the Secrets in the gateway proxy's namespace."""
     if not settings.mode.shows_own_certificate:
         return
-    yield from (Credential(namespace=namespace, name=name, roots=False) for name in settings.credentials)
+    yield from (_certificate(name, namespace) for name in settings.credentials)
     if settings.mode.verifies_clients and not settings.ca_certificates and settings.roots_credential:
         yield Credential(namespace=namespace, name=settings.roots_credential, roots=True)
+
+
+def _certificate(written: str, namespace: str) -> Credential:
+    """Of `name`, or of `namespace/name`, which only a listener of the Gateway API may say, when it was granted."""
+    owner, slash, name = written.rpartition("/")
+    return Credential(namespace=owner if slash else namespace, name=name, roots=False, granted=bool(slash))
 
 
 def beyond_agent(settings: ServerTLSSettings) -> tuple[str, ...]:

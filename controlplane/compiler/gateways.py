@@ -18,7 +18,7 @@ from controlplane.compiler.gateway_listeners import (
     WeightedNames,
     build_gateway_listener,
 )
-from controlplane.compiler.gateway_routes import GatewayHost, GatewayRoutesInputs, build_gateway_routes
+from controlplane.compiler.gateway_routes import GatewayHost, GatewayRoutesInputs, gateway_routes
 from controlplane.compiler.gateway_tls import beyond_agent, needed
 from controlplane.compiler.guards import GuardInputs, guard_findings, guard_inputs
 from controlplane.compiler.memo import Memo
@@ -29,7 +29,7 @@ from controlplane.compiler.services import breakers_of, resolve_destinations
 from controlplane.compiler.types import Condition, Resource
 from controlplane.compiler.virtual_hosts import VirtualHostInputs, destination_key
 from controlplane.model.gateway_ports import GatewayPort, GatewayServer, merged_ports, served_hosts, served_names
-from controlplane.model.gateways import name_of
+from controlplane.model.gateways import owner_of
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.proxy import GATEWAY_ID, Caller, Proxy, ProxyScope
 from controlplane.model.security_policies import Guard
@@ -62,7 +62,7 @@ class GatewayCompiler:
         self._proxy = proxy
         self._memo = memo
         self._seen: tuple[object, ...] = ()  # parts of the mesh, compared by identity
-        self._scope: tuple[ProxyScope, Caller] | None = None
+        self._scope: tuple[ProxyScope, Caller, frozenset[str]] | None = None
         self._targets: Mapping[str, Target] = {}  # of every host that its routes send to
         self._part = NOTHING
 
@@ -71,7 +71,7 @@ class GatewayCompiler:
         if not self._proxy.gateway:
             return NOTHING
         scope = mesh.scope_of(self._proxy)
-        scoped = scope, mesh.own_caller(self._proxy)
+        scoped = scope, mesh.own_caller(self._proxy), mesh.workloads.named_gateways(self._proxy.namespace)
         seen = mesh.gateways, mesh.secrets, mesh.rate_limits, mesh.security, mesh.jwks
         if (
             _same(self._seen, seen)
@@ -92,7 +92,7 @@ class GatewayCompiler:
         for listener in plan.listeners():
             yield build("Listener", listener, build_gateway_listener)
         for routes in plan.routes:
-            yield build("RouteConfiguration", routes, build_gateway_routes)
+            yield gateway_routes(routes, self._memo)
         for credential in plan.secrets():
             yield build("Secret", credential, build_credential)
 
@@ -113,7 +113,8 @@ class GatewayPlan:
     def listeners(self) -> Iterator[GatewayListenerInputs]:
         """One for each port that has something to serve."""
         proxy, domain = self._proxy, self._mesh.settings.trust_domain
-        gateways = self._mesh.gateways.selecting(proxy.labels)
+        named = self._mesh.workloads.named_gateways(proxy.namespace)
+        gateways = self._mesh.gateways.selecting(proxy.labels, proxy.namespace, named)
         ports, _ = merged_ports(gateways)
         name = WorkloadName.of(GATEWAY_ID, proxy.namespace, proxy.service_account, proxy.labels)
         guard = guard_inputs(self._guard(gateways), self._mesh)
@@ -142,7 +143,7 @@ class GatewayPlan:
     def _guard(self, gateways: Iterable[PolicyObject]) -> Guard:
         """Who may ask what of the proxy, which these select."""
         proxy, mesh = self._proxy, self._mesh
-        names = frozenset(name_of(item) for item in gateways)
+        names = frozenset(owner_of(item) for item in gateways)
         return mesh.security.guard(mesh.settings.root_namespace, proxy.namespace, proxy.labels, gateways=names)
 
     def _tell_unguarded(self, guard: GuardInputs, port: GatewayPort, chains: tuple[ChainInputs, ...]) -> None:
@@ -250,7 +251,7 @@ class GatewayPlan:
 
     def _tell(self, item: GatewayServer, reason: str, message: str) -> bool:
         path = item.path if reason == "NoRoute" else f"{item.path}.tls"
-        self.conditions.append(Condition(item.gateway.ref, "NotEnforced", "True", reason, message, path=path))
+        self.conditions.append(Condition(item.ref, "NotEnforced", "True", reason, message, path=path))
         return False
 
     # --- routes

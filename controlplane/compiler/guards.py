@@ -133,12 +133,6 @@ def _unasked(inputs: GuardInputs, site: Site) -> str:
         return "gRPC servers ask no extension provider"
     if not site.http:
         return "extension providers are asked about HTTP requests only"
-    if site.dialect is Dialect.GOSSAMER:
-        authorizer = provider.envoy_ext_authz_http
-        if authorizer is None:
-            return "Gossamer agents ask over HTTP, not over gRPC"
-        if authorizer.include_request_body_in_check is not None:
-            return "Gossamer agents do not show a request's body"
     return ""
 
 

@@ -28,6 +28,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from controlplane.compiler.clusters import circuit_breakers, set_http_options, tell_service
 from controlplane.compiler.endpoints import AssignmentInputs, LbHost, assignment_message
+from controlplane.compiler.filters import bulkhead
 from controlplane.compiler.filters.rbac_rules import Site
 from controlplane.compiler.guards import UNGUARDED, GuardInputs, http_filters, network_filters
 from controlplane.compiler.http_manager import http_manager, manager_filter, tcp_filter
@@ -65,7 +66,7 @@ class OutboundInputs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundInputs:
     """`mode` with what the proxy can do taken into account; `limits`: the RateLimits that hold here; `guard`: who may
-    ask what.
+    ask what; `bulkhead`: how much of it at once, for all ports of `instance` together.
     """
 
     dialect: Dialect
@@ -82,6 +83,8 @@ class InboundInputs:
     service: ServiceLabel | None = None
     limits: tuple[PolicyObject, ...] = ()
     guard: GuardInputs = UNGUARDED
+    bulkhead: PolicyObject | None = None
+    instance: str = ""
     sources: tuple[Source, ...]
 
     @property
@@ -137,6 +140,8 @@ def build_inbound_cluster(inputs: InboundInputs) -> Resource:
         connect_timeout=duration(inputs.pool.connect_timeout_s),
         circuit_breakers=circuit_breakers(EffectivePolicy(connection_pool=inputs.pool), inputs.dialect),
     )
+    if inputs.bulkhead is not None and inputs.dialect is not Dialect.GOSSAMER:
+        bulkhead.cap_requests(cluster.circuit_breakers.thresholds[0], inputs.bulkhead)
     host = LbHost(
         address=inputs.app_address,
         port=inputs.app_port,
@@ -198,6 +203,9 @@ def _network_filters(inputs: InboundInputs, name: str) -> list[Filter]:
     details.uri = True
     action = RouteAction(cluster=cluster, timeout=duration(0))
     routes = [Route(name="default", match=RouteMatch(prefix="/"), route=action)]
+    if inputs.bulkhead is not None and inputs.dialect is Dialect.GOSSAMER:
+        said = bulkhead.at_instance(inputs.bulkhead, inputs.instance)
+        routes[0].typed_per_filter_config[bulkhead.NAME].CopyFrom(packed(said))
     host = VirtualHost(name=f"inbound|http|{inputs.app_port}", domains=["*"], routes=routes)
     manager.route_config.CopyFrom(RouteConfiguration(name=cluster, virtual_hosts=[host]))
     return [manager_filter(manager)]

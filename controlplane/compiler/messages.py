@@ -72,6 +72,9 @@ CATALOGUE: Mapping[str, Message] = {
         Message("GSM0112", "NoRoute", _W, "a gateway's port has no rule of its kind: nothing is served"),
         Message("GSM0113", "OutsideOfRoot", _W, "a delegate's rule does not lie within that of the root"),
         Message("GSM0114", "KeysNotFetched", _E, "the keys of an issuer could not be fetched: its tokens are refused"),
+        Message("GSM0120", "NotAccepted", _E, "a Gateway, listener or route of the Gateway API is not accepted"),
+        Message("GSM0121", "RefNotResolved", _E, "a reference of the Gateway API is not permitted or of no known kind"),
+        Message("GSM0115", "KeysNotRenewed", _W, "the latest fetch of an issuer's keys has failed"),
         Message("GSM0100", "Other", _W, "something needs attention"),
     )
 }
@@ -81,6 +84,7 @@ _BY_REASON: Mapping[str, str] = {
     "UnsupportedProtocol": "GSM0111",
     "OutsideOfRoot": "GSM0113",
     "SecretNotGiven": "GSM0101",
+    "OtherNamespace": "GSM0101",
     "NoRoute": "GSM0112",
     "GrpcClient": "GSM0102",
     "GrpcServer": "GSM0102",
@@ -91,6 +95,7 @@ _BY_REASON: Mapping[str, str] = {
     "HostAlreadyDefined": "GSM0106",
     "NoMatchingPort": "GSM0107",
     "KeysNotFetched": "GSM0114",
+    "KeysNotRenewed": "GSM0115",
     "NoCertificates": "GSM0108",
     "ProxyRejected": "GSM0109",
     "Unreadable": "GSM0110",

@@ -9,6 +9,7 @@ Invariant: nothing is made anew while the node view, the tested labels, the Rate
 
 from collections.abc import Iterator
 
+from controlplane.compiler.bulkheads import unshared_findings
 from controlplane.compiler.gateways import GatewayCompiler, GatewayPart
 from controlplane.compiler.grpc import build_grpc_server_listener
 from controlplane.compiler.guards import guard_findings, guard_inputs
@@ -120,7 +121,9 @@ class ProxyCompiler:
         if mode is None:
             return None
         protocol = protocol_of(inbound.port.protocol)
-        limits = inbound_limits(mesh, inbound) if sees_requests(protocol, self._proxy.dialect) else ()
+        sees = sees_requests(protocol, self._proxy.dialect)
+        limits = inbound_limits(mesh, inbound) if sees else ()
+        bulkhead = inbound.bulkhead if sees else None
         return InboundInputs(
             dialect=self._proxy.dialect,
             address=inbound.instance.address,
@@ -136,7 +139,9 @@ class ProxyCompiler:
             service=inbound.service,
             limits=limits,
             guard=guard_inputs(inbound.guard, mesh),
-            sources=sources_of((*inbound.sources, *limits, *inbound.guard.policies)),
+            bulkhead=bulkhead,
+            instance=inbound.instance.id if bulkhead is not None else "",
+            sources=sources_of((*inbound.sources, *limits, *inbound.guard.policies, bulkhead)),
         )
 
     def _mode(self, inbound: Inbound) -> MutualTLSMode | None:
@@ -153,6 +158,7 @@ class ProxyCompiler:
     def _conditions(self, mesh: MeshState, node: NodeView | None, inbounds: _Inbounds) -> Iterator[Condition]:
         """Ports that stay closed, or are stricter than asked, on the policy that says so; limits that do not hold."""
         yield from unlimited_findings(mesh, self._proxy, node)
+        yield from unshared_findings(self._proxy, node)
         yield from self._unguarded(inbounds)
         for inbound, inputs in inbounds:
             policies = [item for item in inbound.sources if item.kind is PEER_AUTHENTICATION]

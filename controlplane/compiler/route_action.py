@@ -55,7 +55,7 @@ DestinationKey = tuple[str, str, int]  # host, subset, port as written; 0 = none
 class ResolvedDestination:
     """Where a destination leads for one dialect. `hashing`: how its hosts are chosen, if by hash. `beyond`: the port as
     `host:port` when proxies of the dialect do not speak its protocol. `breakers`, `bulkheads`: those for calls to it;
-    `port`: what they go to."""
+    `port`: what they go to; `missing`: there is no such service, or it has no such port."""
 
     cluster: str
     beyond: str = ""
@@ -63,6 +63,7 @@ class ResolvedDestination:
     breakers: BreakerChoice = NO_CHOICE
     bulkheads: BreakerChoice = NO_CHOICE
     port: int = 0
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +149,18 @@ def _weighted(targets: Sequence[tuple[HTTPRouteDestination, ResolvedDestination]
 
 
 def _set_times(action: RouteAction, timeout_s: float | None, dialect: Dialect) -> None:
-    """Envoy's own default of 15 s must be overridden, also by none."""
+    """Envoy's own default of 15 s must be overridden, also by none.
+
+    Envoys obey a gRPC client's deadline where the rule has none of its own: beside `max_stream_duration` they pass over
+    `timeout` altogether (envoy#15530). Elsewhere the rule's holds for calls too, and the client watches over its own.
+    """
     limit = duration(timeout_s or 0)
     if dialect is Dialect.GRPC:
         if timeout_s:
             action.max_stream_duration.max_stream_duration.CopyFrom(limit)
         return
     action.timeout.CopyFrom(limit)
-    if dialect is Dialect.ENVOY:
+    if dialect is Dialect.ENVOY and not timeout_s:
         action.max_stream_duration.grpc_timeout_header_max.CopyFrom(limit)
 
 

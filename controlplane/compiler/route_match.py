@@ -10,6 +10,7 @@ from envoy.config.route.v3.route_components_pb2 import HeaderMatcher, QueryParam
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from controlplane.model.gateway_rules import LiteralMatch, PathSegments
 from controlplane.model.gateways import gateway_name
 from controlplane.model.proxy import Caller
 from controlplane.policy.http_route import HTTPMatchRequest
@@ -73,7 +74,8 @@ def route_match(match: HTTPMatchRequest | None) -> RouteMatch:
         wanted: StringMatch | None = getattr(match, name)
         if wanted is not None:
             message.headers.append(_header(f":{name}", wanted))
-    message.headers.extend(_header(name, wanted) for name, wanted in _tested(match.headers.items()))
+    tested = sorted(match.headers.items()) if isinstance(match, LiteralMatch) else _tested(match.headers.items())
+    message.headers.extend(_header(name, wanted) for name, wanted in tested)
     message.headers.extend(_without(name, wanted) for name, wanted in _tested(match.without_headers.items()))
     message.query_parameters.extend(_query(name, wanted) for name, wanted in sorted(match.query_params.items()))
     return message
@@ -94,6 +96,8 @@ def _path(match: HTTPMatchRequest) -> RouteMatch:
         message = RouteMatch(prefix="/")
     elif uri.exact is not None:
         message = RouteMatch(path=uri.exact)
+    elif isinstance(uri, PathSegments):
+        message = RouteMatch(path_separated_prefix=uri.prefix or "")
     elif uri.prefix is not None:
         message = RouteMatch(prefix=uri.prefix)
     else:

@@ -31,16 +31,18 @@ _ROOTS = "-cacert"
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Credential:
-    """One half of what a `credentialName` means: certificate with key, or roots."""
+    """One half of what a `credentialName` means: certificate with key, or roots. `granted`: of another namespace."""
 
     namespace: str
     name: str
     roots: bool
+    granted: bool = False
 
     @property
     def resource(self) -> str:
         """The name on the wire."""
-        return roots_name(self.name) if self.roots else certificate_name(self.name)
+        name = f"{self.namespace}/{self.name}" if self.granted else self.name
+        return roots_name(name) if self.roots else certificate_name(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

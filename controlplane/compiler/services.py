@@ -58,7 +58,7 @@ class HostPlan:
     def clusters(self) -> Iterator[ClusterPlan]:
         """One per port, then one per port and subset."""
         service = self._view.service
-        if service is None or not any(service.visible_in(namespace) for namespace in self._scope.namespaces):
+        if service is None or not _is_seen(service, self._scope):
             return
         for port in service.ports:
             if port.protocol is Protocol.UDP:
@@ -357,8 +357,13 @@ def resolve_destinations(
                 breakers=_filtered(target.breakers, target, subset, number, scope, settings),
                 bulkheads=_filtered(target.bulkheads, target, subset, number, scope, settings),
                 port=number,
+                missing=own is None or not _is_seen(target.service, scope),
             )
     return tuple(sorted(found.items(), key=lambda item: item[0]))
+
+
+def _is_seen(service: Service | None, scope: ProxyScope) -> bool:
+    return service is not None and any(service.visible_in(namespace) for namespace in scope.namespaces)
 
 
 def choice_for(

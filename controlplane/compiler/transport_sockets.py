@@ -72,8 +72,8 @@ def simple_upstream(
 ) -> TransportSocket:
     """TLS as the user wrote it, SIMPLE or MUTUAL, with files on the proxy's machine or with Secrets (`credentials`).
 
-    A proxy that is not given the Secrets has no endpoints; its socket is TLS all the same, so that nothing can leave
-    it in clear while the two arrive.
+    A proxy that is not given the Secrets, or reads no files of the user's, has no endpoints; its socket is TLS all the
+    same, so that nothing can leave it in clear while the two arrive.
     """
     common = CommonTlsContext(tls_params=_parameters())
     if credentials:
@@ -82,7 +82,7 @@ def simple_upstream(
             name=_TLS,
             typed_config=packed(UpstreamTlsContext(common_tls_context=common, sni=settings.sni or host)),
         )
-    if settings.mode is TLSMode.MUTUAL and not settings.credential_name:
+    if settings.mode is TLSMode.MUTUAL and not settings.credential_name and dialect is Dialect.ENVOY:
         common.tls_certificates.append(
             TlsCertificate(
                 certificate_chain=DataSource(filename=settings.client_certificate),
@@ -162,13 +162,11 @@ def _user_validation(
     settings: ClientTLSSettings, host: str, names: Iterable[str], dialect: Dialect
 ) -> CertificateValidationContext:
     validation = CertificateValidationContext()
-    if settings.ca_certificates:
-        validation.trusted_ca.filename = settings.ca_certificates
-    elif dialect is Dialect.ENVOY:
-        validation.trusted_ca.filename = SYSTEM_ROOTS
+    if dialect is Dialect.ENVOY:
+        validation.trusted_ca.filename = settings.ca_certificates or SYSTEM_ROOTS
     else:
         validation.system_root_certs.SetInParent()
-    if settings.ca_crl:
+    if settings.ca_crl and dialect is Dialect.ENVOY:
         validation.crl.filename = settings.ca_crl
     validation.match_typed_subject_alt_names.extend(_expected(settings, host, names))
     return validation

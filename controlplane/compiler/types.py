@@ -51,6 +51,26 @@ class Condition:
     path: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusPart:
+    """One entry of a list in an object's status: a listener, a parent. `key` tells it from the others of the list."""
+
+    key: str
+    facts: Mapping[str, object]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusDetails:
+    """What an object's status says beyond what needs attention: `conditions` of all kinds, `parts` and `facts` by the
+    names of their fields.
+    """
+
+    conditions: tuple[Condition, ...] = ()
+    parts: Mapping[str, tuple[StatusPart, ...]] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
 # {type_url: {name: Resource}}
 Resources = Mapping[str, Mapping[str, Resource]]
 

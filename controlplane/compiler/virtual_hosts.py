@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, RouteMatch, VirtualHost
 
+from controlplane.compiler.backend_shares import lost_route, present
 from controlplane.compiler.filters import bulkhead, circuit_breaker, cors, fault
 from controlplane.compiler.header_operations import set_header_operations
 from controlplane.compiler.resources import make_resource, packed
@@ -25,6 +26,7 @@ from controlplane.compiler.route_action import (
 from controlplane.compiler.route_match import can_be_matched, holds_for, route_match
 from controlplane.compiler.types import Resource, Source
 from controlplane.model.circuit_breakers import route_names
+from controlplane.model.gateway_rules import BackendRule
 from controlplane.model.proxy import Caller
 from controlplane.model.virtual_services import destination_host
 from controlplane.policy.http_route import Destination, HTTPMatchRequest, HTTPRoute
@@ -124,11 +126,15 @@ def translated(inputs: VirtualHostInputs) -> Iterator[tuple[HTTPMatchRequest | N
                     continue
                 route = Route(name=route_name(rule, index, http, match), match=route_match(match))
                 forwarding = _forwarding(inputs, rule, http, destinations)
-                set_action(route, http, forwarding, inputs.dialect)
-                own = [target for _, target in forwarding.targets]
-                _set_call_policies(route, inputs, own, route_names(http, match))
-                _set_extras(route, http, inputs.dialect, istio=inputs.istio or rule.wants_istio_behaviour)
-                yield match, route
+                lost, all_is = lost_route(route, http, forwarding) if isinstance(http, BackendRule) else (None, False)
+                if lost is not None:
+                    yield match, lost
+                if not all_is:
+                    set_action(route, http, forwarding, inputs.dialect)
+                    own = [target for _, target in forwarding.targets]
+                    _set_call_policies(route, inputs, own, route_names(http, match))
+                    _set_extras(route, http, inputs.dialect, istio=inputs.istio or rule.wants_istio_behaviour)
+                    yield match, route
                 stop = stop or is_catch_all(match)
             if stop:
                 break  # what follows can never be reached (2.3.3)
@@ -164,19 +170,19 @@ def _forwarding(
     def resolved(destination: Destination) -> ResolvedDestination:
         return destinations[destination_key(destination, rule, inputs.domain_suffix)]
 
-    single = len(http.route) == 1
-    return Forwarding(
-        targets=tuple(
-            (item, resolved(item.destination))
-            for item in http.route
-            if item.destination is not None and (single or item.weight > 0)
-        ),
-        mirrors=tuple(
-            (resolved(item.destination), item.effective_percent)
-            for item in http.mirror_policies
-            if item.destination is not None and item.effective_percent > 0
-        ),
+    named = tuple((item, resolved(item.destination)) for item in http.route if item.destination is not None)
+    if isinstance(http, BackendRule):
+        targets = present(named)
+    else:
+        targets = named if len(http.route) == 1 else tuple(pair for pair in named if pair[0].weight > 0)
+    mirrors = tuple(
+        (resolved(item.destination), item.effective_percent)
+        for item in http.mirror_policies
+        if item.destination is not None and item.effective_percent > 0
     )
+    if isinstance(http, BackendRule):
+        mirrors = tuple((target, percent) for target, percent in mirrors if not target.missing)
+    return Forwarding(targets=targets, mirrors=mirrors)
 
 
 def destination_key(destination: Destination, rule: PolicyObject, domain_suffix: str) -> DestinationKey:

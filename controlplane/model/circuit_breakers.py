@@ -1,7 +1,7 @@
 """Which CircuitBreaker, and which Bulkhead, a call obeys, as one namespace sees it.
 
 Source: the levels of DestinationRules (control-plane.md 2.4.1): the caller's namespace, the service's, the root; the
-        first that has one for the call decides.
+        first that has one for the call decides. At the callee callers have no say.
 Invariants: a call obeys one at most; within a level the most specific target wins, of equal ones the oldest; candidates
         that are handed in are sorted by age, oldest first.
 """
@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from controlplane.model.services import visible
+from controlplane.policy.bulkhead import Bulkhead, Side
 from controlplane.policy.call_target import CallPolicy, CallTarget
 from controlplane.policy.hosts import resolve
 from controlplane.policy.http_route import HTTPMatchRequest, HTTPRoute
@@ -65,6 +66,20 @@ def choice_of(
     """Those of a host's rules that may be for calls to a subset and port of it. `routes`: also those for one route."""
     found = tuple(rule for rule in rules if _fits(rule.spec_as(CallPolicy).effective_target, subset, port, routes))
     return BreakerChoice(rules=found, service=service, root=root) if found else NO_CHOICE
+
+
+def enforced_at(side: Side, rules: Iterable[PolicyObject]) -> tuple[PolicyObject, ...]:
+    """Those of the Bulkheads that are for one side of calls."""
+    return tuple(rule for rule in rules if side in rule.spec_as(Bulkhead).sides)
+
+
+def inbound_choice(
+    rules: Iterable[PolicyObject], subsets: Collection[str], port: int, service: str, root: str
+) -> PolicyObject | None:
+    """The Bulkhead that one port of an instance enforces. `subsets`: those that the instance is in."""
+    found = (rule for rule in rules if rule.spec_as(Bulkhead).effective_target.subset in ("", *subsets))
+    fitting = tuple(rule for rule in found if rule.spec_as(Bulkhead).effective_target.port_number in (0, port))
+    return BreakerChoice(rules=fitting, service=service, root=root).chosen(service)
 
 
 def _fits(target: CallTarget, subset: str, port: int, routes: bool) -> bool:

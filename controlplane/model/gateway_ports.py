@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.model.gateways import name_of
+from controlplane.model.listener_objects import ListenerGateway, ListenerRoutes
 from controlplane.policy.gateway import EVERY_HOST, Gateway, Server, host_parts
 from controlplane.policy.hosts import covers, resolve
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.virtual_service import VirtualService
+from mesh.vocabulary import ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,14 @@ class GatewayServer:
 
     @property
     def path(self) -> str:
-        """Where it stands in its Gateway."""
-        return f"spec.servers[{self.index}]"
+        """Where it stands in what the user wrote."""
+        spec = self.gateway.spec
+        return f"spec.listeners[{spec.index}]" if isinstance(spec, ListenerGateway) else f"spec.servers[{self.index}]"
+
+    @property
+    def ref(self) -> ObjectRef:
+        """What the user wrote it in."""
+        return self.gateway.stored[0].ref
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,9 +141,10 @@ def _fit(first: Server, other: Server) -> bool:
 
 def served_hosts(item: GatewayServer, rule: PolicyObject, domain_suffix: str) -> tuple[str, ...]:
     """The hosts that a server and a VirtualService have in common, the narrower of each pair; in order, each once."""
-    namespace = rule.metadata.namespace
-    own = [resolve(host, namespace, domain_suffix=domain_suffix) for host in rule.spec_as(VirtualService).hosts]
-    return served_names(item, namespace, own)
+    namespace, spec = rule.metadata.namespace, rule.spec_as(VirtualService)
+    if isinstance(spec, ListenerRoutes):
+        return spec.hosts
+    return served_names(item, namespace, [resolve(host, namespace, domain_suffix=domain_suffix) for host in spec.hosts])
 
 
 def served_names(item: GatewayServer, namespace: str, names: Sequence[str]) -> tuple[str, ...]:

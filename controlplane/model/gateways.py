@@ -6,8 +6,9 @@ Source: istio pilot/pkg/model/push_context.go (initGateways, VirtualServicesForG
         control-plane.md 2.3.2: private, exported, public, each in order of age.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
+from controlplane.model.listener_objects import NONE, ListenerGateway, is_served_by
 from controlplane.model.persistent import PersistentIndex, PersistentMap
 from controlplane.model.services import visible
 from controlplane.model.virtual_services import publicity
@@ -42,12 +43,17 @@ class Gateways:
         return self._by_name.get(name)
 
     def all(self) -> tuple[PolicyObject, ...]:
-        """Every Gateway, the oldest first."""
-        return tuple(sorted(self._by_name.values(), key=lambda item: item.age_key))
+        """Every Gateway, the oldest first; listeners of one Gateway in their order."""
+        return tuple(sorted(self._by_name.values(), key=_order))
 
-    def selecting(self, labels: Mapping[str, str]) -> tuple[PolicyObject, ...]:
-        """Those whose selector selects a gateway proxy with these labels, the oldest first."""
-        return tuple(item for item in self.all() if selects(item.spec_as(Gateway).selector, labels))
+    def selecting(
+        self, labels: Mapping[str, str], namespace: str = "", named: Set[str] = NONE
+    ) -> tuple[PolicyObject, ...]:
+        """Those that select a gateway proxy of `namespace` with these labels, the oldest first.
+
+        `named`: Gateways of the Gateway API in that namespace that have proxies of their own.
+        """
+        return tuple(item for item in self.all() if selects_proxy(item, labels, namespace, named))
 
     def virtual_services(self, name: str, namespace: str) -> tuple[PolicyObject, ...]:
         """Those bound to a Gateway that proxies of `namespace` see, in the order in which their routes stand."""
@@ -59,9 +65,27 @@ class Gateways:
         return tuple(rule for _, rule in sorted(found, key=lambda item: (item[0], item[1].age_key)))
 
 
+def selects_proxy(gateway: PolicyObject, labels: Mapping[str, str], namespace: str, named: Set[str]) -> bool:
+    """Whether a gateway proxy serves it: by its selector, one of the Gateway API by namespace and name."""
+    spec = gateway.spec_as(Gateway)
+    if isinstance(spec, ListenerGateway):
+        return gateway.metadata.namespace == namespace and is_served_by(spec.owner, labels, named)
+    return selects(spec.selector, labels)
+
+
 def name_of(gateway: PolicyObject) -> str:
     """`namespace/name`."""
     return f"{gateway.metadata.namespace}/{gateway.metadata.name}"
+
+
+def _order(gateway: PolicyObject) -> tuple[tuple[str, str, str], int]:
+    spec = gateway.spec
+    return gateway.stored[0].age_key, spec.index if isinstance(spec, ListenerGateway) else 0
+
+
+def owner_of(gateway: PolicyObject) -> str:
+    """`namespace/name` of the Gateway that a user wrote."""
+    return name_of(gateway.stored[0])
 
 
 def gateway_names(rule: PolicyObject) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from controlplane.model.catalog import Catalog
 from controlplane.model.delegation import Delegation
+from controlplane.model.gateway_api import GatewayApi
 from controlplane.model.gateways import Gateways
 from controlplane.model.persistent import PersistentMap
 from controlplane.model.proxy import Caller, Proxy, ProxyScope
@@ -87,6 +88,7 @@ class MeshState:
         "_rules",
         "_targets",
         "_workloads",
+        "gateway_api",
         "gateways",
         "jwks",
         "node_views",
@@ -112,6 +114,7 @@ class MeshState:
         self.security = SecurityPolicies()
         self.jwks: PersistentMap[str, str] = PersistentMap()  # by the URL that leads to them
         self.gateways = Gateways()
+        self.gateway_api = GatewayApi(settings.domain_suffix)
         self.rate_limits = RateLimits(settings.root_namespace)
         self._delegation = Delegation(settings.domain_suffix)
         self.tested_labels: frozenset[str] = frozenset()  # label keys that a rule tests on the caller
@@ -241,7 +244,10 @@ class MeshState:
         following._rules = self._rules.updated(rules_put, rules_gone)
         guards_put, guards_gone = _of(puts, SECURITY_KINDS), _of(gone, SECURITY_KINDS)
         following.security = self.security.updated(guards_put, guards_gone)
-        following.gateways = self.gateways.updated(_of(came, _GATEWAY_KINDS), _of(went, _GATEWAY_KINDS))
+        following.gateway_api, made, unmade = self.gateway_api.updated(puts, gone)
+        following.gateways = self.gateways.updated(
+            [*_of(came, _GATEWAY_KINDS), *made], [*_of(went, _GATEWAY_KINDS), *unmade]
+        )
         following.rate_limits = self.rate_limits.updated(_of(puts, _RATE_LIMIT), _of(gone, _RATE_LIMIT))
         following.tested_labels = (
             self.tested_labels if following._rules is self._rules else _same(self.tested_labels, following._rules)

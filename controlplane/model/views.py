@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controlplane.model.catalog import Catalog
-from controlplane.model.destination_rules import Client, find_rule
+from controlplane.model.circuit_breakers import enforced_at, inbound_choice
+from controlplane.model.destination_rules import Client, MergedRule, find_rule
 from controlplane.model.peer_authentication import PeerPolicies
 from controlplane.model.rules import Rules
 from controlplane.model.security_policies import NO_GUARD, Guard, SecurityPolicies
@@ -16,8 +17,10 @@ from controlplane.model.services import Port, Service, ServiceLabel, registered_
 from controlplane.model.traffic_policies import effective_policy
 from controlplane.model.virtual_services import destination_host, destinations
 from controlplane.model.workloads import Workloads, service_key
+from controlplane.policy.bulkhead import Side
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.peer_authentication import MutualTLSMode
+from controlplane.policy.selector import selects
 from controlplane.policy.traffic_policy import DEFAULT_CONNECTION_POOL, ConnectionPoolSettings
 from controlplane.registry.instances import Instance, InstancePort
 from controlplane.settings import MeshSettings
@@ -46,13 +49,14 @@ class Target:
     rules: tuple[PolicyObject, ...]  # DestinationRules whose host covers it, oldest first
     labels: frozenset[tuple[str, str]]
     breakers: tuple[PolicyObject, ...] = ()  # CircuitBreakers for it, oldest first
-    bulkheads: tuple[PolicyObject, ...] = ()
+    bulkheads: tuple[PolicyObject, ...] = ()  # those that its callers enforce
+    inbound_bulkheads: tuple[PolicyObject, ...] = ()  # those that its instances enforce
 
 
 NO_TARGET = Target(service=None, rules=(), labels=frozenset())
 
 
-_Meant = tuple[Service, Port, tuple[PolicyObject, ...]]  # with the service's own port, and its DestinationRules
+_Meant = tuple[Service, Port, Target]  # with the service's own port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,7 @@ class ServiceView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
     """One port of one local instance. `pool` is that of its service's DestinationRule (2.4.5); `service`: the first, by
-    name, of those that have the port.
+    name, of those that have the port; `bulkhead`: of the first that has one for it.
     """
 
     instance: Instance
@@ -97,6 +101,7 @@ class Inbound:
     service: ServiceLabel | None
     sources: tuple[PolicyObject, ...]
     guard: Guard = NO_GUARD
+    bulkhead: PolicyObject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +160,15 @@ class ViewMaker:
         rules = self._rules.destination_rules(host)
         members = self.members(service) if service is not None else ()
         labels = frozenset(pair for member in members for pair in member.labels.items())
-        breakers, bulkheads = self._rules.circuit_breakers(host), self._rules.bulkheads(host)
-        return Target(service=service, rules=rules, labels=labels, breakers=breakers, bulkheads=bulkheads)
+        bulkheads = self._rules.bulkheads(host)
+        return Target(
+            service=service,
+            rules=rules,
+            labels=labels,
+            breakers=self._rules.circuit_breakers(host),
+            bulkheads=enforced_at(Side.OUTBOUND, bulkheads),
+            inbound_bulkheads=enforced_at(Side.INBOUND, bulkheads),
+        )
 
     def view(self, host: str, targets: Mapping[str, Target]) -> ServiceView | None:
         """The view, or None when nothing names the host. `targets`: of all hosts that may be named."""
@@ -270,6 +282,7 @@ class ViewMaker:
                     service=meant[0][0].label if meant else None,
                     sources=(*peers.sources(instance.labels), *rules),
                     guard=guard,
+                    bulkhead=self._inbound_bulkhead(instance, meant),
                 )
 
     def _guard(self, instance: Instance, hosts: Iterable[str]) -> Guard:
@@ -281,20 +294,36 @@ class ViewMaker:
 
     def _inbound_pool(self, meant: Iterable[_Meant]) -> tuple[ConnectionPoolSettings, tuple[PolicyObject, ...]]:
         """The pool of the first service that has rules."""
-        for service, port, rules in meant:
-            if rules:
-                rule = find_rule(
-                    rules,
-                    service.host,
-                    Client(namespace=service.namespace),
-                    service_namespace=service.namespace,
-                    root_namespace=self._settings.root_namespace,
-                    domain_suffix=self._settings.domain_suffix,
-                )
+        for service, port, target in meant:
+            if target.rules:
+                rule = self._own_rule(service, target)
                 pool = effective_policy(rule, port.number).connection_pool
                 source = rule.policy_source if pool is not DEFAULT_CONNECTION_POOL else None
                 return pool, () if source is None else (source,)
         return DEFAULT_CONNECTION_POOL, ()
+
+    def _inbound_bulkhead(self, instance: Instance, meant: Iterable[_Meant]) -> PolicyObject | None:
+        """The bulkhead of the first service that has one for the port."""
+        for service, port, target in meant:
+            if target.inbound_bulkheads:
+                rule = self._own_rule(service, target)
+                named = {subset.name for subset, _ in rule.subsets if selects(subset.labels, instance.labels)}
+                root = self._settings.root_namespace
+                found = inbound_choice(target.inbound_bulkheads, named, port.number, service.namespace, root)
+                if found is not None:
+                    return found
+        return None
+
+    def _own_rule(self, service: Service, target: Target) -> MergedRule:
+        """The DestinationRule of a service as its own namespace sees it."""
+        return find_rule(
+            target.rules,
+            service.host,
+            Client(namespace=service.namespace),
+            service_namespace=service.namespace,
+            root_namespace=self._settings.root_namespace,
+            domain_suffix=self._settings.domain_suffix,
+        )
 
 
 def _meant(instance: Instance, port: InstancePort, targets: Iterable[Target]) -> list[_Meant]:
@@ -305,7 +334,7 @@ def _meant(instance: Instance, port: InstancePort, targets: Iterable[Target]) ->
         ports = service.ports if service is not None else ()
         own = next((item for item in ports if workload_port(item, instance) == port), None)
         if service is not None and own is not None:
-            found.append((service, own, target.rules))
+            found.append((service, own, target))
     return found
 
 

@@ -7,6 +7,7 @@ Not:    which service it belongs to (controlplane.model.views).
 from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.model.persistent import PersistentIndex, PersistentMap
+from controlplane.policy.gateway_api import GATEWAY_NAME
 from controlplane.policy.selector import selects
 from controlplane.registry.instances import Instance
 from mesh.xds.workload_name import WorkloadName
@@ -79,6 +80,11 @@ class Workloads:
     def gateways(self) -> tuple[Instance, ...]:
         """The gateway proxies of all namespaces, sorted."""
         return self._sorted(key for namespace in self._gateways for key in self._gateways[namespace])
+
+    def named_gateways(self, namespace: str) -> frozenset[str]:
+        """The Gateways of the Gateway API in a namespace that have gateway proxies of their own."""
+        labels = (self._by_key[key].labels for key in self._gateways[namespace])
+        return frozenset(own[GATEWAY_NAME] for own in labels if GATEWAY_NAME in own)
 
     def namespaces(self) -> tuple[str, ...]:
         """Namespaces that have workloads, sorted."""

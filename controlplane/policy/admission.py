@@ -18,6 +18,8 @@ from controlplane.policy.bulkhead import Bulkhead
 from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.gateway import Gateway
+from controlplane.policy.gateway_api import GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+from controlplane.policy.gateway_api_routes import GRPCRouteSpec, HTTPRouteSpec
 from controlplane.policy.kinds import KINDS, KindInfo
 from controlplane.policy.limits import bounded_copy
 from controlplane.policy.objects import ENVELOPE, Metadata, PolicyObject, canonical_json
@@ -29,6 +31,8 @@ from controlplane.policy.rules.bulkhead import check_bulkhead
 from controlplane.policy.rules.circuit_breaker import check_circuit_breaker
 from controlplane.policy.rules.destination_rule import check_destination_rule
 from controlplane.policy.rules.gateway import check_gateway
+from controlplane.policy.rules.gateway_api import check_gateway_class, check_gateway_spec, check_reference_grant
+from controlplane.policy.rules.gateway_api_routes import check_grpc_route_spec, check_http_route_spec
 from controlplane.policy.rules.metadata import check_metadata
 from controlplane.policy.rules.peer_authentication import check_peer_authentication
 from controlplane.policy.rules.rate_limit import check_rate_limit
@@ -77,6 +81,11 @@ _RULES: dict[type[Spec], Callable[[Any, Path, Report], None]] = {
     CircuitBreaker: check_circuit_breaker,
     Bulkhead: check_bulkhead,
     RateLimit: check_rate_limit,
+    GatewayClassSpec: check_gateway_class,
+    GatewaySpec: check_gateway_spec,
+    HTTPRouteSpec: check_http_route_spec,
+    GRPCRouteSpec: check_grpc_route_spec,
+    ReferenceGrantSpec: check_reference_grant,
     Service: check_service,
     Secret: check_secret,
 }
@@ -147,17 +156,24 @@ def _kind(report: Report) -> KindInfo | None:
     if info is not None:
         return info
     known = KINDS.named(kind)
-    if known is not None:
-        report.refuse(Path(("apiVersion",)), f"one of {', '.join(known.api_versions)} for a {kind}")
-        return known
+    if known:
+        served = ", ".join(version for info in known for version in info.api_versions)
+        report.refuse(Path(("apiVersion",)), f"one of {served} for a {kind}")
+        return _meant(known, api_version)
     nearest = KINDS.nearest(kind)
     hint = f": did you mean {nearest.kind}?" if nearest is not None else ""
     report.refuse(Path(("kind",)), f"one of {_kind_names()}{hint}")
     return None
 
 
+def _meant(known: tuple[KindInfo, ...], api_version: object) -> KindInfo:
+    """The one of several kinds of one name whose group was written, else the first."""
+    group = str(api_version).partition("/")[0]
+    return next((info for info in known if info.group == group), known[0])
+
+
 def _kind_names() -> str:
-    return ", ".join(info.kind for info in KINDS)
+    return ", ".join(dict.fromkeys(info.kind for info in KINDS))
 
 
 def _check_envelope(report: Report, info: KindInfo | None, *, strict: bool) -> None:

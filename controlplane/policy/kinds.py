@@ -14,6 +14,8 @@ from controlplane.policy.bulkhead import Bulkhead
 from controlplane.policy.circuit_breaker import CircuitBreaker
 from controlplane.policy.destination_rule import DestinationRule
 from controlplane.policy.gateway import Gateway
+from controlplane.policy.gateway_api import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+from controlplane.policy.gateway_api_routes import GRPCRouteSpec, HTTPRouteSpec
 from controlplane.policy.peer_authentication import PeerAuthentication
 from controlplane.policy.rate_limit import RateLimit
 from controlplane.policy.request_authentication import RequestAuthentication
@@ -57,6 +59,16 @@ class KindInfo:
         """The kind of a list of these."""
         return f"{self.kind}List"
 
+    @property
+    def group_kind(self) -> str:
+        """`kind.group`, or the kind alone for the core group."""
+        return f"{self.kind}.{self.group}".rstrip(".")
+
+    @property
+    def full_name(self) -> str:
+        """`plural.group`, or the plural alone for the core group."""
+        return f"{self.plural}.{self.group}".rstrip(".")
+
     def api_version(self, version: str) -> str:
         """`group/version`, or the version alone for the core group."""
         return f"{self.group}/{version}" if self.group else version
@@ -75,17 +87,7 @@ class Kinds:
         self._by_api_version = {
             (api_version, info.kind): info for info in self._kinds for api_version in info.api_versions
         }
-        self._by_word = {
-            word.lower(): info
-            for info in self._kinds
-            for word in (
-                info.kind,
-                info.plural,
-                info.singular,
-                *info.short_names,
-                f"{info.plural}.{info.group}".rstrip("."),
-            )
-        }
+        self._by_word = _by_word(self._kinds)
 
     def __iter__(self) -> Iterator[KindInfo]:
         return iter(self._kinds)
@@ -106,12 +108,19 @@ class Kinds:
         return self._by_api_version.get((api_version, kind))
 
     def by_word(self, word: str) -> KindInfo | None:
-        """By what a user types: kind, plural, singular, short name, plural.group; in any case."""
+        """By what a user types: kind, plural, singular, short name, plural.group; in any case.
+
+        Where two groups have one name, it means the kind that stands first; `plural.group` means one for sure.
+        """
         return self._by_word.get(word.lower())
 
-    def named(self, kind: str) -> KindInfo | None:
-        """By the kind alone, in whatever group."""
-        return next((info for info in self._kinds if info.kind == kind), None)
+    def named(self, kind: str) -> tuple[KindInfo, ...]:
+        """By the kind alone, in whatever groups."""
+        return tuple(info for info in self._kinds if info.kind == kind)
+
+    def resource(self, info: KindInfo) -> str:
+        """The shortest plural that `by_word` takes for the kind."""
+        return info.plural if self._by_word[info.plural] is info else info.full_name
 
     def words(self) -> tuple[str, ...]:
         """Everything that `by_word` knows, sorted."""
@@ -122,6 +131,14 @@ class Kinds:
         names = {info.kind.lower(): info for info in self._kinds}
         close = difflib.get_close_matches(kind[:64].lower(), names, n=1, cutoff=0.7)
         return names[close[0]] if close else None
+
+
+def _by_word(kinds: Iterable[KindInfo]) -> dict[str, KindInfo]:
+    found: dict[str, KindInfo] = {}
+    for info in kinds:
+        for word in (info.kind, info.plural, info.singular, *info.short_names, info.full_name):
+            found.setdefault(word.lower(), info)
+    return found
 
 
 # Those that mean something without a spec.
@@ -174,6 +191,23 @@ def _own(kind: str, plural: str, short: str, model: type[Spec]) -> KindInfo:
     )
 
 
+def _gateway_api(
+    kind: str, plural: str, model: type[Spec], *short: str, versions: tuple[str, ...] = ("v1", "v1beta1"),
+    namespaced: bool = True,
+) -> KindInfo:  # fmt: skip
+    return KindInfo(
+        group=GROUP,
+        kind=kind,
+        plural=plural,
+        singular=kind.lower(),
+        short_names=short,
+        versions=versions,
+        storage_version="v1",
+        namespaced=namespaced,
+        spec_model=model,
+    )
+
+
 _NETWORKING = "networking.istio.io"
 _SECURITY = "security.istio.io"
 _ALL = ("v1", "v1beta1", "v1alpha3")
@@ -195,6 +229,11 @@ AUTHORIZATION_POLICY = _istio(
 CIRCUIT_BREAKER = _own("CircuitBreaker", "circuitbreakers", "cb", CircuitBreaker)
 BULKHEAD = _own("Bulkhead", "bulkheads", "bh", Bulkhead)
 RATE_LIMIT = _own("RateLimit", "ratelimits", "rl", RateLimit)
+GATEWAY_CLASS = _gateway_api("GatewayClass", "gatewayclasses", GatewayClassSpec, "gc", namespaced=False)
+API_GATEWAY = _gateway_api("Gateway", "gateways", GatewaySpec, "gtw")
+HTTP_ROUTE = _gateway_api("HTTPRoute", "httproutes", HTTPRouteSpec)
+GRPC_ROUTE = _gateway_api("GRPCRoute", "grpcroutes", GRPCRouteSpec, versions=("v1",))
+REFERENCE_GRANT = _gateway_api("ReferenceGrant", "referencegrants", ReferenceGrantSpec, "refgrant")
 SECRET = KindInfo(
     group="",
     kind="Secret",
@@ -224,6 +263,11 @@ KINDS = Kinds(
         CIRCUIT_BREAKER,
         BULKHEAD,
         RATE_LIMIT,
+        GATEWAY_CLASS,
+        API_GATEWAY,
+        HTTP_ROUTE,
+        GRPC_ROUTE,
+        REFERENCE_GRANT,
         SERVICE,
         SECRET,
         NAMESPACE,

@@ -6,21 +6,24 @@ Source: istio pilot/pkg/model jwks_resolver.go (refresh every 20 minutes, OpenID
         RFC 8414, OpenID Connect Discovery 1.0 section 4: the issuer in the document must be the rule's.
 Differs: no redirect is followed; keys are kept over restarts and are the same for all replicas; those of a URL that
         no rule needs any longer are forgotten.
-Invariants: an answer that cannot be used changes nothing: the last good keys stay. One look fetches at most AT_ONCE
-        at a time, each within its time-out and MAX_BYTES.
+Invariants: an answer that cannot be used changes nothing but the condition of its policies: the last good keys stay.
+        One look fetches at most AT_ONCE at a time, each within its time-out and MAX_BYTES; what is sent packed is no
+        answer, so that nothing small becomes large here.
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import aiohttp
 
+from controlplane.compiler.types import Condition
 from controlplane.model.mesh_state import MeshState
 from controlplane.policy.jwks import MAX_BYTES, public_part
-from controlplane.policy.request_authentication import DISCOVERY_PATH
+from controlplane.policy.kinds import REQUEST_AUTHENTICATION
+from controlplane.policy.request_authentication import DISCOVERY_PATH, RequestAuthentication
 from controlplane.policy.rules.request_authentication import is_url
 from controlplane.store.keys import JWKS
 from controlplane.store.protocol import ConfigStore, Delete, Op, Put
@@ -36,25 +39,33 @@ RETRY_S = 10.0
 MAX_RETRY_S = 300.0
 LOOK_S = 0.5  # for new URLs
 AT_ONCE = 8
+_MAX_REASON = 200  # of what is shown
+_ASKED = {"accept": "application/json", "accept-encoding": "identity"}
 Fetch = Callable[[str, float], Awaitable[str]]  # (URL, seconds) -> text; raises OSError or ValueError
 
 
 class HasMesh(Protocol):
-    """Where the URLs stand."""
+    """Where the URLs stand; in `jwks_problems` stays why the latest fetch of each has failed."""
+
+    jwks_problems: dict[str, str]
 
     @property
     def mesh(self) -> MeshState: ...
 
 
 class JwksKeeper:
-    """`fetch`: how a document is got; `rng` spreads the refreshes of replicas."""
+    """`fetch`: how a document is got; `rng` spreads the refreshes of replicas, about `refresh_s` apart."""
 
-    def __init__(self, store: ConfigStore, source: HasMesh, clock: Clock, rng: Rng, fetch: Fetch | None = None) -> None:
+    def __init__(
+        self, store: ConfigStore, source: HasMesh, clock: Clock, rng: Rng, fetch: Fetch | None = None,
+        *, refresh_s: float = REFRESH_S,
+    ) -> None:  # fmt: skip
         self._store = store
         self._source = source
         self._clock = clock
         self._rng = rng
         self._fetch = fetch or fetch_text
+        self._refresh_s = refresh_s
         self._due: dict[str, float] = {}  # when a URL is fetched next, in monotonic seconds
         self._failures: dict[str, int] = {}
 
@@ -73,7 +84,7 @@ class JwksKeeper:
         gone = [url for url in sorted(mesh.jwks) if url not in wanted]
         for url in self._due.keys() - wanted.keys():
             del self._due[url]
-            self._failures.pop(url, None)
+            self._succeeded(url)
         for start in range(0, len(due), AT_ONCE):
             urls = due[start : start + AT_ONCE]
             found = await asyncio.gather(*(self._renew(url, wanted[url]) for url in urls))
@@ -89,8 +100,8 @@ class JwksKeeper:
         except (OSError, ValueError, RecursionError, aiohttp.ClientError) as error:
             self._failed(url, str(error) or type(error).__name__)
             return url, None
-        self._failures.pop(url, None)
-        self._due[url] = self._clock.monotonic() + REFRESH_S * (0.75 + self._rng() / 2)
+        self._succeeded(url)
+        self._due[url] = self._clock.monotonic() + self._refresh_s * (0.75 + self._rng() / 2)
         if self._source.mesh.jwks.get(url) == keys:
             return url, None
         return url, encode_jwks(url, keys)
@@ -100,11 +111,17 @@ class JwksKeeper:
             return await self._fetch(url, timeout_s)
         return await self._fetch(_keys_url(url, await self._fetch(url, timeout_s)), timeout_s)
 
+    def _succeeded(self, url: str) -> None:
+        self._failures.pop(url, None)
+        self._source.jwks_problems.pop(url, None)
+
     def _failed(self, url: str, reason: str) -> None:
         count = self._failures[url] = self._failures.get(url, 0) + 1
-        delay_s = min(RETRY_S * 2 ** min(count - 1, 10), MAX_RETRY_S) * (0.75 + self._rng() / 2)
+        most_s = min(MAX_RETRY_S, self._refresh_s)
+        delay_s = min(RETRY_S * 2 ** min(count - 1, 10), most_s) * (0.75 + self._rng() / 2)
         self._due[url] = self._clock.monotonic() + delay_s
-        kept = "the last good ones stay" if url in self._source.mesh.jwks else "no token of it passes"
+        self._source.jwks_problems[url] = reason[:_MAX_REASON]
+        kept = _kept(url, self._source.mesh)
         _log.warning("cannot fetch keys", url=url, reason=reason, effect=kept)
 
     async def _write(self, ops: list[Op], fetched: Iterable[str] = ()) -> None:
@@ -117,6 +134,24 @@ class JwksKeeper:
             _log.warning("cannot store fetched keys; trying again", reason=str(error))
             for url in fetched:
                 self._due[url] = self._clock.monotonic() + RETRY_S
+
+
+def key_conditions(mesh: MeshState, problems: Mapping[str, str]) -> Iterator[Condition]:
+    """What the policies are told whose keys could not be fetched. `problems`: by URL."""
+    if not problems:
+        return
+    for item in mesh.objects.values():
+        rules = item.spec_as(RequestAuthentication).jwt_rules if item.kind is REQUEST_AUTHENTICATION else ()
+        for index, rule in enumerate(rules):
+            url = rule.jwks_source
+            if url in problems:
+                path = f"spec.jwtRules[{index}].{'jwksUri' if rule.jwks_uri else 'issuer'}"
+                message = f"{path}: cannot fetch keys from {url}: {problems[url]}; {_kept(url, mesh)}"
+                yield Condition(item.ref, "KeyFetchFailed", "True", "KeysNotRenewed", message, path=path)
+
+
+def _kept(url: str, mesh: MeshState) -> str:
+    return "the last good ones stay" if url in mesh.jwks else "no token of it passes"
 
 
 def jwks_key(url: str) -> str:
@@ -145,8 +180,10 @@ async def fetch_text(url: str, timeout_s: float) -> str:
     """GET a document. Raises OSError (a time-out too), ClientError, or ValueError for another answer than expected."""
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with (
-        aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.get(url, allow_redirects=False, headers={"accept": "application/json"}) as answer,
+        aiohttp.ClientSession(
+            timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=_ASKED
+        ) as session,
+        session.get(url, allow_redirects=False) as answer,
     ):
         if answer.status != 200:
             raise ValueError(f"found status {answer.status}, expected 200 (redirects are not followed)")

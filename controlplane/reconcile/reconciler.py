@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controlplane.compiler.gateway_api_status import GatewayApiStatus
 from controlplane.compiler.types import Condition
 from controlplane.distribution.ledger import DistributionLedger
 from controlplane.distribution.replicas import ReplicaRecord
@@ -27,6 +28,7 @@ from controlplane.policy.objects import PolicyObject
 from controlplane.reconcile.changes import ChangeReader, Gathered
 from controlplane.reconcile.debounce import Debounce
 from controlplane.reconcile.expiry import expiry_conditions
+from controlplane.reconcile.jwks import key_conditions
 from controlplane.reconcile.metrics import ReconcileMetrics
 from controlplane.reconcile.reaching import Reaching
 from controlplane.reconcile.rollout_reader import RolloutReader
@@ -79,12 +81,14 @@ class Reconciler:
         self._clock = clock
         self._reader = ChangeReader()
         self._book = StatusBook()
+        self._gateway_api = GatewayApiStatus()
         self._reaching = Reaching(ledger)
         self._debounce = Debounce()
         self.rollouts = RolloutReader()
         self._candidate: Candidate | None = None
         self.published: Published | None = None
         self.mesh = MeshState.empty(mesh_settings)
+        self.jwks_problems: dict[str, str] = {}  # by URL: why this replica's latest fetch of keys has failed
         self.cache = SnapshotCache(compiler, self.mesh)
         self._revision = 0  # of the store, as far as the watch has come
         self._waiting_since: float | None = None
@@ -130,7 +134,8 @@ class Reconciler:
             for ref, reason in self._reader.unreadable_objects().items()
         )
         refused = rejection_conditions(self._ledger.rejections())
-        return (*self._findings(self.cache.mesh), *unreadable, *refused)
+        unfetched = key_conditions(self.cache.mesh, self.jwks_problems)
+        return (*self._findings(self.cache.mesh), *unreadable, *refused, *unfetched)
 
     def _findings(self, mesh: MeshState) -> tuple[Condition, ...]:
         return (*self._compiler.conditions(mesh), *expiry_conditions(mesh.secrets.values(), self._clock.wall()))
@@ -141,9 +146,10 @@ class Reconciler:
         objects = self.cache.mesh.objects
         found = self._reaching.reaches(self.cache.views(), self._reader.revisions)
         reaches = {ref: reach for ref, reach in found.items() if ref in objects}
-        refs = {*(item.ref for item in conditions), *reaches}
+        details = self._gateway_api.of(self.cache.mesh)
+        refs = {*(item.ref for item in conditions), *reaches, *details}
         generations = {ref: objects[ref].metadata.generation for ref in refs if ref in objects}
-        return self._book.values(conditions, generations, self._clock.wall(), reaches)
+        return self._book.values(conditions, generations, self._clock.wall(), reaches, details)
 
     def preview(self, puts: Sequence[PolicyObject], deletes: Sequence[ObjectRef]) -> tuple[Condition, ...]:
         """The compiler's findings as they would be with these changes."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.compiler.types import Condition
+from controlplane.compiler.types import Condition, StatusDetails, StatusPart
 from controlplane.distribution.reach import PROGRAMMED, Reach
 from controlplane.distribution.stream_sync import Rejection
 from mesh.vocabulary import ObjectRef
@@ -46,7 +46,8 @@ class StatusBook:
     """The status values by object, with the time of each condition's last transition."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[ObjectRef, str], tuple[str, str]] = {}  # -> (status, time)
+        self._since: dict[tuple[ObjectRef, str], tuple[str, str]] = {}  # (object, place and type) -> (status, time)
+        self._before = self._since
 
     def values(
         self,
@@ -54,10 +55,11 @@ class StatusBook:
         generations: Mapping[ObjectRef, int],
         now: float,
         reaches: Mapping[ObjectRef, Reach] | None = None,
+        details: Mapping[ObjectRef, StatusDetails] | None = None,
     ) -> dict[ObjectRef, bytes]:
         """The status of each object that has a condition. `now`: seconds since the epoch; `reaches`: of the objects
-        that proxies use, which become a condition and the field `proxies`."""
-        reaches = reaches or {}
+        that proxies use, which become a condition and the field `proxies`; `details`: what a kind says beyond."""
+        reaches, details = reaches or {}, details or {}
         programmed = (
             Condition(ref, PROGRAMMED, reach.status, reach.reason, reach.message) for ref, reach in reaches.items()
         )  # fmt: skip
@@ -65,20 +67,36 @@ class StatusBook:
         by_object: dict[ObjectRef, dict[str, Condition]] = {}
         for condition in sorted((*conditions, *programmed)):
             by_object.setdefault(condition.ref, {}).setdefault(condition.type, condition)
-        before, self._since = self._since, {}
+        for ref, own in details.items():
+            for condition in own.conditions:
+                by_object.setdefault(ref, {}).setdefault(condition.type, condition)
+        self._before, self._since = self._since, {}
         values: dict[ObjectRef, bytes] = {}
-        for ref, found in by_object.items():
-            shown = []
-            for condition in found.values():
-                key = (ref, condition.type)
-                status, since = before.get(key, ("", ""))
-                self._since[key] = (condition.status, since if status == condition.status else stamp)
-                shown.append(_shown(condition, self._since[key][1]))
-            value: dict[str, Any] = {"conditions": shown, "observedGeneration": generations.get(ref, 0)}
+        for ref in {**by_object, **details}:
+            generation = generations.get(ref, 0)
+            shown = [self._stamped(condition, "", stamp) for condition in by_object.get(ref, {}).values()]
+            value: dict[str, Any] = {"conditions": shown, "observedGeneration": generation}
             if ref in reaches:
                 value["proxies"] = reaches[ref].as_json()
+            if ref in details:
+                value |= details[ref].facts
+                for name, parts in details[ref].parts.items():
+                    value[name] = [self._part(part, name, generation, stamp) for part in parts]
             values[ref] = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         return values
+
+    def _part(self, part: StatusPart, name: str, generation: int, stamp: str) -> dict[str, Any]:
+        place = f"{name}/{part.key}/"
+        observed = {"observedGeneration": generation}
+        conditions = [{**self._stamped(condition, place, stamp), **observed} for condition in part.conditions]
+        return {**part.facts, "conditions": conditions}
+
+    def _stamped(self, condition: Condition, place: str, stamp: str) -> dict[str, Any]:
+        """With the time at which it became what it is."""
+        key = (condition.ref, place + condition.type)
+        status, since = self._before.get(key, ("", ""))
+        self._since[key] = (condition.status, since if status == condition.status else stamp)
+        return _shown(condition, self._since[key][1])
 
 
 def _shown(condition: Condition, since: str) -> dict[str, str]:

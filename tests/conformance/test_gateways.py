@@ -170,6 +170,19 @@ def test_plain_http_by_host(meshed: Meshed) -> None:
     assert headers["x-forwarded-proto"] == "http"
 
 
+def test_a_timeout(meshed: Meshed) -> None:
+    """Envoys pass over it when the route also bounds gRPC clients' deadlines."""
+    host = "slow.example.com"
+    meshed.apply(rule("slow", host, "http: [{timeout: 300ms, route: [{destination: {host: user-service}}]}]"))
+    wait_until("an answer", lambda: meshed.get(host, "/").status == 200)
+    meshed.mesh.behave(2, USERS.port, delay_s=3)
+    try:
+        reply = meshed.get(host, "/")
+        assert (reply.status, reply.body) == (504, b"upstream request timeout")
+    finally:
+        meshed.mesh.behave(2, USERS.port)
+
+
 def test_https_redirect(meshed: Meshed) -> None:
     reply = meshed.get("www.example.com", "/a?b=c", port=8081)
     assert (reply.status, reply.headers["location"]) == (301, "https://www.example.com/a?b=c")

@@ -188,5 +188,13 @@ BULKHEADS = (
     ("wait", _cb("queue: {size: 1, maxWait: 0s}"), "spec.queue.maxWait", "at least 1ms"),
     ("wait-alone", _cb("queue: {maxWait: 1s}"), "spec.queue.size", "a size beside maxWait"),
     ("export", _cb("exportTo: ['*', a]"), "spec.exportTo[0]", "to stand alone"),
+    ("side", _cb("enforceAt: [GATEWAY]"), "spec.enforceAt[0]", "expected one of INBOUND, OUTBOUND"),
+    ("side-twice", _cb("enforceAt: [INBOUND, INBOUND]"), "spec.enforceAt[1]", "a place that is used once"),
+    (
+        "route-inbound",
+        "{target: {host: reviews, route: slow}, enforceAt: [OUTBOUND, INBOUND]}",
+        "spec.target.route",
+        "no route beside enforceAt INBOUND",
+    ),
     ("unknown", _cb("maxconcurrent: 5"), "spec.maxconcurrent", "did you mean maxConcurrent?"),
 )

@@ -7,8 +7,10 @@ Not:    texts that cannot be read at all (tests/unit/controlplane/policy/test_ma
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.support.bad_gateway_api import GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, REFERENCE_GRANTS
 from tests.support.bad_own_policies import BULKHEADS, CIRCUIT_BREAKERS, RATE_LIMITS
 from tests.support.bad_security_policies import AUTHORIZATION_POLICIES, REQUEST_AUTHENTICATIONS
 from tests.support.certificates import made_pair
@@ -590,6 +592,21 @@ def _of_secrets() -> tuple[BadPolicy, ...]:
     )
 
 
+def _of_gateway_api() -> Iterator[BadPolicy]:
+    """Its Gateway has the kind of Istio's."""
+    tables = {
+        "GatewayClass": GATEWAY_CLASSES,
+        "Gateway": GATEWAYS,
+        "HTTPRoute": HTTP_ROUTES,
+        "GRPCRoute": GRPC_ROUTES,
+        "ReferenceGrant": REFERENCE_GRANTS,
+    }
+    for kind, rows in tables.items():
+        for name, spec, field, message in rows:
+            text = manifest(kind, spec, api_version="gateway.networking.k8s.io/v1")
+            yield BadPolicy(f"{kind}-of-the-api-{name}", kind, text, field, message)
+
+
 BAD_POLICIES: tuple[BadPolicy, ...] = (
     *(
         BadPolicy(f"{kind}-{name}", kind, manifest(kind, spec), field, message)
@@ -599,4 +616,5 @@ BAD_POLICIES: tuple[BadPolicy, ...] = (
     *_of_metadata(),
     *_of_envelope(),
     *_of_secrets(),
+    *_of_gateway_api(),
 )

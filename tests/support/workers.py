@@ -22,6 +22,7 @@ from agent.ipc.messages import (
     ROUTE_CONFIGURATION,
     AddListener,
     Cells,
+    CheckQuestions,
     Commit,
     Committed,
     Drain,
@@ -150,6 +151,7 @@ class Fed:
         self.requests: list[EjectRequest] = []
         self.on_request: Callable[[EjectRequest], None] = lambda request: None
         self.on_stats: Callable[[StatsDelta], None] = lambda delta: None
+        self.on_check: Callable[[CheckQuestions], None] = lambda questions: None
         self.pongs: list[Pong] = []
         self.drained = False
         self.closed = ""
@@ -196,6 +198,8 @@ class Fed:
                 self.on_request(message)
             case StatsDelta():
                 self._count(message)
+            case CheckQuestions():
+                self.on_check(message)
             case Drained():
                 self.drained = True
             case _:

@@ -19,7 +19,7 @@ from controlplane.cli.output.tables import one_line, pairs, table
 from controlplane.cli.output.terminal import STRONG, Terminal, terminal_of
 from controlplane.cli.resources import Wanted, object_path, wanted_of
 from controlplane.cli.state import Item
-from controlplane.policy.kinds import SERVICE
+from controlplane.policy.kinds import KINDS, SERVICE
 from controlplane.policy.secret import redacted
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import DEFAULT_NAMESPACE, ObjectRef
@@ -56,7 +56,9 @@ async def _describe(client: Client, wanted: list[Wanted], arguments: argparse.Na
 
 async def _facts(client: Client, ref: ObjectRef) -> dict[str, Any]:
     """What the mesh knows beside the object: its changes, who has the last one, events, a Service's endpoints."""
-    wanted = {"object": f"{ref.kind} {ref.namespace}/{ref.name}", "limit": str(_LAST_CHANGES)}
+    kind = KINDS.by_group_kind(ref.group, ref.kind)
+    word = kind.full_name if kind is not None else ref.kind
+    wanted = {"object": f"{word} {ref.namespace}/{ref.name}", "limit": str(_LAST_CHANGES)}
     history, events = await asyncio.gather(state.items(client, "history", wanted), state.items(client, "events"))
     changes = [(record, item) for record in history for item in record["objects"] if _is(item, ref)]
     last = changes[0][0]["revision"] if changes else 0
@@ -88,9 +90,15 @@ def render(manifest: Any, facts: dict[str, Any], terminal: Terminal) -> str:
     """The sections that have something to say."""
     manifest = redacted(manifest)
     sections = [_head(manifest)]
-    conditions = (manifest.get("status") or {}).get("conditions", ())
-    if conditions:
-        sections.append(_section("Conditions", _conditions(conditions), terminal))
+    status = manifest.get("status") or {}
+    if status.get("conditions"):
+        sections.append(_section("Conditions", _conditions(status["conditions"]), terminal))
+    if status.get("listeners"):
+        text = "".join(_part(f"{own['name']}, routes: {own['attachedRoutes']}", own) for own in status["listeners"])
+        sections.append(_section("Listeners", text, terminal))
+    if status.get("parents"):
+        text = "".join(_part(_parent(own["parentRef"]), own) for own in status["parents"])
+        sections.append(_section("Parents", text, terminal))
     if manifest.get("spec"):
         sections.append(_section("Spec", _indented(as_yaml(manifest["spec"])), terminal))
     if manifest.get("data"):
@@ -144,6 +152,16 @@ def _conditions(conditions: Any) -> str:
         if item.get("message"):
             text += f"    {one_line(item['message'])}\n"
     return text
+
+
+def _part(name: str, part: Any) -> str:
+    """A listener or a parent, with what is said of it."""
+    return f"  {one_line(name)}\n{_indented(_conditions(part['conditions']))}"
+
+
+def _parent(reference: Any) -> str:
+    words = [reference.get(name) for name in ("namespace", "name", "sectionName", "port")]
+    return f"{reference['kind']} {'/'.join(str(word) for word in words if word)}"
 
 
 def _proxies(revision: Any) -> str:

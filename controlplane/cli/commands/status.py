@@ -14,6 +14,7 @@ from controlplane.cli.output.tables import one_line, table
 from controlplane.cli.output.terminal import BAD, GOOD, STRONG, WARN, Terminal, terminal_of
 
 _MOST_PROBLEMS = 20
+_GOOD = ("Accepted", "ResolvedRefs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +104,8 @@ def _endpoints(count: Any, terminal: Terminal) -> str:
 
 
 def _problem(condition: Any) -> str:
-    # Every other type names a problem; this one is good news, and listed here only when it is not so.
-    return str(condition["reason"] if condition["type"] == "Accepted" else condition["type"])
+    # Every other type names a problem; these are good news, and listed here only when they are not so.
+    return str(condition["reason"] if condition["type"] in _GOOD else condition["type"])
 
 
 def _problems(mesh: Any, proxies: Any, services: Any, terminal: Terminal) -> str:

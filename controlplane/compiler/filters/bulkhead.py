@@ -30,6 +30,14 @@ def per_route(chosen: Sequence[tuple[PolicyObject, Sequence[str]]]) -> FilterCon
     return FilterConfig(config=packed(BulkheadPerRoute(bulkheads=bulkheads)), is_optional=True)
 
 
+def at_instance(rule: PolicyObject, instance: str) -> FilterConfig:
+    """What the route to an instance says: all of its ports share the room."""
+    message = _message(rule, ())
+    message.name = f"{message.name}/{instance}"
+    message.by_certificate = True
+    return FilterConfig(config=packed(BulkheadPerRoute(bulkheads=[message])), is_optional=True)
+
+
 def _message(rule: PolicyObject, clusters: Sequence[str]) -> Message:
     spec = rule.spec_as(Bulkhead)
     message = Message(
@@ -54,3 +62,8 @@ def lost(rule: PolicyObject, dialect: Dialect) -> str:
     if spec.effective_target.route:
         return f"{who} have no bulkhead for one route"
     return f"{who} allow {spec.concurrent} requests under way to each cluster, of whichever caller, and none waits"
+
+
+def lost_at_instance(rule: PolicyObject) -> str:
+    """What an Envoy at the callee does otherwise."""
+    return f"the Envoy takes {rule.spec_as(Bulkhead).concurrent} requests at once, of whichever caller, and none waits"

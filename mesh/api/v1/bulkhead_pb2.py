@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amesh/api/v1/bulkhead.proto\x12\x0bmesh.api.v1\x1a\x1egoogle/protobuf/duration.proto\"\x10\n\x0e\x42ulkheadFilter\"<\n\x10\x42ulkheadPerRoute\x12(\n\tbulkheads\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Bulkhead\"\x96\x01\n\x08\x42ulkhead\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63lusters\x18\x02 \x03(\t\x12\x16\n\x0emax_concurrent\x18\x03 \x01(\r\x12\x16\n\x0emax_per_caller\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\r\x12+\n\x08max_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amesh/api/v1/bulkhead.proto\x12\x0bmesh.api.v1\x1a\x1egoogle/protobuf/duration.proto\"\x10\n\x0e\x42ulkheadFilter\"<\n\x10\x42ulkheadPerRoute\x12(\n\tbulkheads\x18\x01 \x03(\x0b\x32\x15.mesh.api.v1.Bulkhead\"\xae\x01\n\x08\x42ulkhead\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63lusters\x18\x02 \x03(\t\x12\x16\n\x0emax_concurrent\x18\x03 \x01(\r\x12\x16\n\x0emax_per_caller\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\r\x12+\n\x08max_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x62y_certificate\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BULKHEADPERROUTE']._serialized_start=93
   _globals['_BULKHEADPERROUTE']._serialized_end=153
   _globals['_BULKHEAD']._serialized_start=156
-  _globals['_BULKHEAD']._serialized_end=306
+  _globals['_BULKHEAD']._serialized_end=330
 # @@protoc_insertion_point(module_scope)

@@ -386,3 +386,37 @@ async def test_a_store_that_is_away(rest: Api) -> None:
         assert response.status == 503
         assert response.headers["Retry-After"] == "1"
         assert (await response.json())["reason"] == "ServiceUnavailable"
+
+
+async def test_kinds_of_one_name_in_two_groups_are_two_kinds(rest: Api) -> None:
+    """Gateway of Istio and of the Gateway API, of one name in one namespace: objects, columns, history, counts."""
+    api_group = "gateway.networking.k8s.io"
+    path = f"/apis/{api_group}/v1/namespaces/default/gateways"
+    server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    listener = {"name": "http", "port": 81, "protocol": "HTTP"}
+    istio = {"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "metadata": {"name": "g"},
+             "spec": {"selector": {"a": "b"}, "servers": [server]}}  # fmt: skip
+    other = {"apiVersion": f"{api_group}/v1beta1", "kind": "Gateway", "metadata": {"name": "g"},
+             "spec": {"gatewayClassName": "gossamer", "listeners": [listener]}}  # fmt: skip
+    await rest.call("POST", f"{OBJECTS}/gateways", istio, status=201)
+    await rest.call("POST", path, {**other, "apiVersion": f"{api_group}/v1"}, status=201)
+    assert (await rest.get(f"{OBJECTS}/gateways/g"))["spec"] == istio["spec"]
+    assert (await rest.get(f"{path}/g"))["spec"] == other["spec"]
+    assert (await rest.get(f"{path.replace('v1', 'v1beta1')}/g"))["apiVersion"] == f"{api_group}/v1beta1"
+    columns = [
+        [item["name"] for item in (await rest.get(own, Accept=TABLE))["columnDefinitions"]]
+        for own in (f"{OBJECTS}/gateways", path)
+    ]
+    assert ("Selector" in columns[0], "Class" in columns[0]) == (True, False)
+    assert ("Selector" in columns[1], "Class" in columns[1]) == (False, True)
+    refused = await rest.call("POST", path, istio, status=400)
+    assert "apiVersion" in refused["message"]
+
+    await rest.call("DELETE", f"{path}/g")
+    assert (await rest.get(f"{OBJECTS}/gateways/g"))["spec"] == istio["spec"]
+    actions = {
+        word: [item["action"] for record in (await rest.get(f"/mesh/v1/history?object={word}/default/g"))["items"]
+               for item in record["objects"] if item["group"] == group]
+        for word, group in (("gateways", "networking.istio.io"), (f"gateways.{api_group}", api_group))
+    }  # fmt: skip
+    assert actions == {"gateways": ["created"], f"gateways.{api_group}": ["deleted", "created"]}

@@ -92,7 +92,8 @@ async def test_the_openapi_document_is_whole(rest: Api) -> None:
 async def test_discovery_for_kubectl(rest: Api) -> None:
     assert (await rest.get("/api"))["versions"] == ["v1"]
     groups = {item["name"]: item["preferredVersion"]["version"] for item in (await rest.get("/apis"))["groups"]}
-    assert groups == {"gossamer.mesh": "v1", "networking.istio.io": "v1", "security.istio.io": "v1"}
+    names = ("gateway.networking.k8s.io", "gossamer.mesh", "networking.istio.io", "security.istio.io")
+    assert groups == dict.fromkeys(names, "v1")
     assert (await rest.get("/apis/security.istio.io"))["kind"] == "APIGroup"
     names = {item["name"]: item for item in (await rest.get("/apis/networking.istio.io/v1"))["resources"]}
     assert (names["virtualservices"]["namespaced"], names["virtualservices"]["shortNames"]) == (True, ["vs"])

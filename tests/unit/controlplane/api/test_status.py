@@ -75,3 +75,17 @@ def test_proxies_are_the_sum_of_all_replicas() -> None:
 def test_how_many_have_it_is_no_problem_of_its_own() -> None:
     """What counts comes and goes with proxies; a refusal has a condition of its own."""
     assert not any(is_problem(condition("Programmed", status)) for status in ("True", "False", "Unknown"))
+
+
+def test_details_are_those_of_the_newest_report() -> None:
+    """Of the Gateway API's kinds: each replica finds the same, as far as it has come."""
+
+    def detailed(generation: int, routes: int) -> bytes:
+        listeners = [{"name": "http", "attachedRoutes": routes, "conditions": []}]
+        return json.dumps({"observedGeneration": generation, "conditions": [], "listeners": listeners}).encode()
+
+    merged = merge_status([detailed(1, 5), detailed(2, 7), detailed(1, 6)])
+    assert merged == {
+        "observedGeneration": 1,
+        "listeners": [{"name": "http", "attachedRoutes": 7, "conditions": []}],
+    }

@@ -67,6 +67,17 @@ def test_an_age_that_is_not_known() -> None:
             {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]},
             ["ClusterIP", "80/TCP,53/UDP", "<none>"],
         ),
+        (
+            "Gateway.networking.istio.io",
+            {"servers": [{"port": {"number": 80, "protocol": "HTTP"}}]},
+            ["80/HTTP", "<none>"],
+        ),
+        ("GatewayClass", {"controllerName": "a/b"}, ["a/b", "Unknown"]),
+        (
+            "ReferenceGrant",
+            {"from": [{"group": "g", "kind": "HTTPRoute", "namespace": "x"}], "to": [{"kind": "Service", "name": "a"}]},
+            ["x/HTTPRoute", "Service/a"],
+        ),
         ("Namespace", {}, []),
     ],
 )
@@ -75,6 +86,39 @@ def test_the_columns_of_each_kind(kind: str, spec: object, cells: list[str]) -> 
     table = as_table(kind, [manifest], now=NOW)
     assert table["rows"][0]["cells"] == ["n", *cells, "OK", "", "<unknown>"]
     assert len(table["columnDefinitions"]) == len(columns_of(kind)) == len(cells) + 4
+
+
+def cells(kind: str, spec: object, status: object) -> list[str]:
+    manifest = {"metadata": {"name": "n", "creationTimestamp": ""}, "spec": spec, "status": status}
+    return as_table(kind, [manifest], now=NOW)["rows"][0]["cells"][1:-3]  # type: ignore[no-any-return]
+
+
+def test_the_columns_of_the_gateway_api() -> None:
+    """Its Gateway has the kind of Istio's, and other columns."""
+    listeners = [
+        {"port": 80, "protocol": "HTTP"},
+        {"port": 443, "protocol": "HTTPS"},
+        {"port": 443, "protocol": "HTTPS"},
+    ]
+    status = {
+        "addresses": [{"value": "10.0.0.1"}, {"value": "10.0.0.2"}],
+        "conditions": [{"type": "Programmed", "status": "True"}],
+        "listeners": [{"attachedRoutes": 2}, {"attachedRoutes": 1}],
+    }
+    kind = "Gateway.gateway.networking.k8s.io"
+    assert cells(kind, {"gatewayClassName": "gossamer", "listeners": listeners}, status) == [
+        "gossamer", "80/HTTP,443/HTTPS", "10.0.0.1,10.0.0.2", "True", "3"
+    ]  # fmt: skip
+    assert cells(kind, {}, {}) == ["", "", "", "Unknown", "0"]
+    parents = [{"name": "g", "namespace": "edge", "sectionName": "http"}, {"name": "h"}]
+    said = [
+        {"conditions": [{"type": "Accepted", "status": "True"}]},
+        {"conditions": [{"type": "Accepted", "status": "False"}, {"type": "ResolvedRefs", "status": "True"}]},
+    ]
+    for kind in ("HTTPRoute.gateway.networking.k8s.io", "GRPCRoute.gateway.networking.k8s.io"):
+        assert cells(kind, {"hostnames": ["a", "b"], "parentRefs": parents}, {"parents": said}) == [
+            "a,b", "edge/g/http,h", "1/2"
+        ]  # fmt: skip
 
 
 def test_problems_stand_in_the_status_column() -> None:

@@ -52,7 +52,7 @@ def test_bash_offers(script: Path, words: tuple[str, ...], expected: list[str]) 
 
 def test_bash_offers_every_command_and_every_kind(script: Path) -> None:
     assert set(COMMANDS) <= set(offered(script, "meshctl", ""))
-    assert {kind.plural for kind in KINDS} <= set(offered(script, "meshctl", "describe", ""))
+    assert set(map(KINDS.resource, KINDS)) <= set(offered(script, "meshctl", "describe", ""))
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

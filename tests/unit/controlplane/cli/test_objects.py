@@ -393,6 +393,32 @@ def test_describe_has_conditions_proxies_changes_and_events(meshctl, server) -> 
     )
 
 
+def test_describe_has_the_parents_of_a_route_and_the_listeners_of_a_gateway(meshctl, server) -> None:  # type: ignore[no-untyped-def]
+    """Of the Gateway API's Gateway, whose history is asked for by its full name."""
+    good = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+    bad = {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "there is no service a"}
+    parent = {"parentRef": {"kind": "Gateway", "namespace": "edge", "name": "g", "sectionName": "http"},
+              "conditions": [good, bad]}  # fmt: skip
+    api = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
+    head = {"apiVersion": "gateway.networking.k8s.io/v1", "metadata": {"name": "g", "namespace": "default"}}
+    listener = {"name": "http", "attachedRoutes": 2, "conditions": [good]}
+    server.answer("GET", f"{api}/httproutes/g", {**head, "kind": "HTTPRoute", "status": {"parents": [parent]}})
+    server.answer("GET", f"{api}/gateways/g", {**head, "kind": "Gateway", "status": {"listeners": [listener]}})
+    for view in ("history", "events"):
+        server.answer("GET", f"/mesh/v1/{view}", {"items": []})
+    done = meshctl("--server", server.url, "describe", "httproute", "g")
+    assert done.out.partition("Parents:\n")[2] == (
+        "  Gateway edge/g/http\n"
+        "    Accepted=True (Accepted)\n"
+        "    ResolvedRefs=False (BackendNotFound)\n"
+        "      there is no service a\n"
+    )
+    done = meshctl("--server", server.url, "describe", "gtw", "g")
+    assert done.out.partition("Listeners:\n")[2] == "  http, routes: 2\n    Accepted=True (Accepted)\n"
+    asked = [item for item in server.requests if "history" in str(item)]
+    assert "gateways.gateway.networking.k8s.io" in str(asked[-1])
+
+
 # --- tokens
 
 

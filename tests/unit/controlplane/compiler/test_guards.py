@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
+from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthz
 from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import JwtAuthentication
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC as HttpRbac
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -27,6 +28,7 @@ SERVICE = (
     "apiVersion: v1\nkind: Service\nmetadata: {name: cart}\nspec: {selector: {app: cart}, ports: [{port: 80}]}\n---\n"
 )
 ANYBODY = "{rules: [{}]}"
+_GUARDS = ("rbac", "jwt", "ext_authz")
 
 
 def policy(name: str, spec: str, namespace: str = "default", kind: str = "AuthorizationPolicy") -> str:
@@ -54,7 +56,7 @@ def http_filters(mesh: MeshState, proxy: Proxy | None = None) -> list[Any]:
     for chain in listener.filter_chains:
         manager = HttpConnectionManager()
         assert chain.filters[-1].typed_config.Unpack(manager)
-        managers.append([item for item in manager.http_filters if "rbac" in item.name or "jwt" in item.name])
+        managers.append([item for item in manager.http_filters if any(one in item.name for one in _GUARDS)])
     assert all(item == managers[0] for item in managers), "every chain of a port has the same guards"
     return managers[0]
 
@@ -215,6 +217,40 @@ def test_what_is_denied_without_a_provider_is_told(protocol: str, user_agent: st
     )
     [condition] = Compiler().compile_proxy(mesh, proxy).conditions
     assert condition.message.endswith(f"no extension provider of that name: {what}")
+
+
+@pytest.mark.parametrize("kind", ["envoyExtAuthzHttp", "envoyExtAuthzGrpc"])
+@pytest.mark.parametrize(
+    ("protocol", "user_agent", "told"),
+    [
+        ("HTTP", "gossamer-agent", ""),
+        ("HTTP", "envoy", ""),
+        ("TCP", "gossamer-agent", "extension providers are asked about HTTP requests only: what it matches is denied"),
+        ("HTTP", "gRPC C-core", "gRPC servers ask no extension provider: what it matches is denied"),
+    ],
+)
+def test_where_a_provider_is_asked(kind: str, protocol: str, user_agent: str, told: str) -> None:
+    """Agents and Envoys ask over HTTP and gRPC, and show a body; what cannot be asked about is denied, and told."""
+    body = {"maxRequestBytes": 64, "allowPartialMessage": True, "packAsBytes": True}
+    own = {"service": "cart.default.svc.cluster.local", "port": 80, "includeRequestBodyInCheck": body}
+    settings = MeshSettings.model_validate({"extension_providers": [{"name": "asker", kind: own}]})
+    mesh = guarded(
+        policy("asked", "{action: CUSTOM, provider: {name: asker}, rules: [{to: [{operation: {ports: ['80']}}]}]}"),
+        protocol=protocol,
+        settings=settings,
+    )
+    proxy = proxy_of({"id": "node-1", "userAgentName": user_agent}, delta=False)
+    found = [item.message for item in Compiler().compile_proxy(mesh, proxy).conditions if item.type == "NotEnforced"]
+    if told:
+        assert len(found) == 1
+        assert found[0].endswith(told)
+        return
+    assert found == []
+    message = ExtAuthz()
+    assert http_filters(mesh, proxy)[1].typed_config.Unpack(message)
+    shown = message.with_request_body
+    assert (shown.max_request_bytes, shown.allow_partial_message, shown.pack_as_bytes) == (64, True, True)
+    assert message.WhichOneof("services") == ("grpc_service" if kind.endswith("Grpc") else "http_service")
 
 
 def test_keys_come_when_they_are_fetched() -> None:

@@ -167,6 +167,41 @@ def test_kinds_are_found_by_what_people_type(word: str) -> None:
     assert found.kind == "VirtualService"
 
 
+@pytest.mark.parametrize(
+    ("word", "group"),
+    [
+        ("gateway", "networking.istio.io"),
+        ("gateways", "networking.istio.io"),
+        ("gw", "networking.istio.io"),
+        ("gateways.networking.istio.io", "networking.istio.io"),
+        ("gateways.gateway.networking.k8s.io", "gateway.networking.k8s.io"),
+        ("gtw", "gateway.networking.k8s.io"),
+        ("httproute", "gateway.networking.k8s.io"),
+    ],
+)
+def test_one_name_in_two_groups(word: str, group: str) -> None:
+    """The word alone means Istio's; the full name and the short name of its own mean the Gateway API's."""
+    found = KINDS.by_word(word)
+    assert found is not None
+    assert found.group == group
+    assert KINDS.by_word(KINDS.resource(found)) is found
+    assert len(KINDS.named("Gateway")) == 2
+
+
+@pytest.mark.parametrize("group", ["networking.istio.io", "gateway.networking.k8s.io"])
+def test_a_version_that_is_not_served_of_a_name_in_two_groups(group: str) -> None:
+    """Every version is named; the rest of the manifest is looked at as of the group that was written."""
+    verdict = admit(
+        {"apiVersion": f"{group}/v9", "kind": "Gateway", "metadata": {"name": "a"}, "spec": {"servers": []}}
+    )
+    assert isinstance(verdict, Rejected)
+    found = {item.field: item.message for item in verdict.violations}
+    assert "networking.istio.io/v1, " in found["apiVersion"]
+    assert "gateway.networking.k8s.io/v1beta1 for a Gateway" in found["apiVersion"]
+    unknown = 'found the unknown field "servers"'
+    assert any(unknown in message for message in found.values()) is (group == "gateway.networking.k8s.io")
+
+
 def test_kinds_by_mistake() -> None:
     nearest = KINDS.nearest("VirtualServise")
     assert nearest is not None

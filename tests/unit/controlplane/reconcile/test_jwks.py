@@ -1,6 +1,7 @@
 """Keys of token issuers: fetched, refreshed, kept when their server fails or lies, forgotten when nobody needs them."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,6 +58,10 @@ class Fixture:
     def keys(self) -> dict[str, str]:
         return dict(self.plane.reconciler.mesh.jwks)
 
+    @property
+    def told(self) -> list[str]:
+        return [item.message for item in self.plane.reconciler.conditions() if item.type == "KeyFetchFailed"]
+
     async def look(self) -> None:
         before = (await self.plane.store.list("/")).revision
         await self.keeper.look()
@@ -99,14 +104,43 @@ async def test_a_server_that_fails_or_lies_changes_nothing(answer: Any) -> None:
     async with fixture(**{URL: KEYS}) as own:
         await own.plane.put(policy(jwksUri=URL))
         await own.look()
+        assert own.told == []
         own.server.documents[URL] = answer
         own.clock.advance(REFRESH_S + 1)
         await own.look()
         assert own.keys == {URL: public_part(KEYS)}
+        [told] = own.told
+        assert told.startswith(f"spec.jwtRules[0].jwksUri: cannot fetch keys from {URL}: ")
+        assert told.endswith("; the last good ones stay")
+        assert len(told) < 400
         own.server.documents[URL] = OTHERS
         own.clock.advance(RETRY_S + 1)
         await own.look()
         assert own.keys == {URL: public_part(OTHERS)}
+        assert own.told == []
+
+
+async def test_why_there_are_no_keys_is_told_until_nobody_needs_them() -> None:
+    async with fixture(**{URL: OSError("refused")}) as own:
+        await own.plane.put(policy(jwksUri=URL))
+        await own.look()
+        assert own.told == [f"spec.jwtRules[0].jwksUri: cannot fetch keys from {URL}: refused; no token of it passes"]
+        await own.plane.put(policy(jwks=KEYS))
+        await own.look()
+        assert own.told == []
+        assert own.plane.reconciler.jwks_problems == {}
+
+
+async def test_who_refreshes_often_retries_as_often() -> None:
+    async with fixture(**{URL: OSError("refused")}) as own:
+        own.keeper = JwksKeeper(
+            own.plane.store, own.plane.reconciler, own.clock, lambda: 0.5, own.server.fetch, refresh_s=2.0
+        )
+        await own.plane.put(policy(jwksUri=URL))
+        for _ in range(5):
+            await own.look()
+            own.clock.advance(2.1)
+        assert len(own.server.asked) == 5
 
 
 async def test_new_keys_that_could_not_be_stored_are_fetched_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +241,10 @@ class Web:
                 return web.Response(status=302, headers={"location": "/good"})
             case "large":
                 return web.Response(body=b"x" * (MAX_BYTES + 1))
+            case "packed":
+                return web.Response(body=gzip.compress(KEYS.encode()), headers={"content-encoding": "gzip"})
+            case "asked":
+                return web.json_response({name.lower(): value for name, value in request.headers.items()})
             case "binary":
                 return web.Response(body=b"\xff\xfe")
         await asyncio.sleep(30)
@@ -228,9 +266,11 @@ class Web:
 async def test_over_http() -> None:
     async with Web().running() as server:
         assert await fetch_text(f"{server.url}/good", 5.0) == KEYS
-        for name, reason in (("moved", "status 302"), ("large", "more than"), ("binary", "utf-8")):
+        for name, reason in (("moved", "302"), ("large", "more than"), ("binary", "utf-8"), ("packed", "utf-8")):
             with pytest.raises(ValueError, match=reason):
                 await fetch_text(f"{server.url}/{name}", 5.0)
+        asked = json.loads(await fetch_text(f"{server.url}/asked", 5.0))
+        assert (asked["accept"], asked["accept-encoding"]) == ("application/json", "identity")
         with pytest.raises(TimeoutError):
             await fetch_text(f"{server.url}/hangs", 0.1)
         with pytest.raises(OSError, match="Cannot connect"):

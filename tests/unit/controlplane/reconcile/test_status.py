@@ -1,8 +1,9 @@
 """The status of an object: the compiler's conditions, unreadable values and refusals of proxies in one value."""
 
 import json
+from typing import Any
 
-from controlplane.compiler.types import Condition, Source
+from controlplane.compiler.types import Condition, Source, StatusDetails, StatusPart
 from controlplane.distribution.reach import Reach
 from controlplane.distribution.stream_sync import Rejection, Span
 from controlplane.reconcile.status import StatusBook, rejection_conditions
@@ -86,3 +87,44 @@ def test_what_proxies_have_is_a_condition_and_counts() -> None:
     assert later["conditions"][0]["lastTransitionTime"] > condition["lastTransitionTime"]
     more = json.loads(book.values([], {VS: 2}, 1_790_000_019, {VS: Reach(3)})[VS])
     assert more["conditions"][0]["lastTransitionTime"] == later["conditions"][0]["lastTransitionTime"]
+
+
+def test_details_have_times_and_generations_of_their_own() -> None:
+    """A listener's condition keeps the time at which it became what it is, whatever another listener's says."""
+    book = StatusBook()
+
+    def values(*statuses: str, now: float) -> dict[str, Any]:
+        parts = tuple(
+            StatusPart(
+                key=str(number),
+                facts={"name": str(number)},
+                conditions=(Condition(VS, "Accepted", status, "r", "m"),),
+            )
+            for number, status in enumerate(statuses)
+        )
+        own = (Condition(VS, "Accepted", "True", "Accepted", "all"),)
+        details = {VS: StatusDetails(conditions=own, parts={"listeners": parts}, facts={"addresses": ["a"]})}
+        return json.loads(book.values([], {VS: 4}, now, None, details)[VS])  # type: ignore[no-any-return]
+
+    first = values("True", "False", now=1_790_000_000.0)
+    assert [item["type"] for item in first["conditions"]] == ["Accepted"]
+    assert (first["addresses"], first["observedGeneration"]) == (["a"], 4)
+    since = first["listeners"][0]["conditions"][0]["lastTransitionTime"]
+    assert first["listeners"][0] == {
+        "name": "0",
+        "conditions": [
+            {"type": "Accepted", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": since,
+             "observedGeneration": 4}
+        ],
+    }  # fmt: skip
+    second = values("True", "True", now=1_790_000_060.0)
+    times = [item["conditions"][0]["lastTransitionTime"] for item in second["listeners"]]
+    assert times[0] == since
+    assert times[1] > since
+
+
+def test_what_needs_attention_stands_before_the_details_of_its_type() -> None:
+    details = {VS: StatusDetails(conditions=(Condition(VS, "Accepted", "True", "Accepted", "good"),))}
+    problem = Condition(VS, "Accepted", "False", "Bad", "bad")
+    (found,) = json.loads(StatusBook().values([problem], {}, 0.0, None, details)[VS])["conditions"]
+    assert (found["status"], found["message"]) == ("False", "bad")
