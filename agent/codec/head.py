@@ -5,9 +5,9 @@ lower-case name once, the values of repeated fields joined by b", " (b"; " for c
 through the methods, never one alone. Lines, not pairs, since most of them are sent on as they came.
 """
 
-from collections.abc import Collection
 from typing import Final
 
+Names = frozenset[bytes] | set[bytes]
 _JOIN: Final = {b"cookie": b"; "}
 
 
@@ -57,24 +57,29 @@ class Headers:
     def set(self, name: bytes, value: bytes) -> None:
         """Replace every field of this name by one."""
         lower = name.lower()
-        if lower in self.index:
-            self.lines = [line for line in self.lines if name_of(line) != lower]
+        self.remove(lower)
         self.lines.append(b"%b: %b" % (name, value))
         self.index[lower] = value
 
     def remove(self, lower: bytes) -> None:
         """Drop every field of this lower-case name."""
-        if lower in self.index:
-            del self.index[lower]
+        if lower in self.index and not self._drop(lower):
             self.lines = [line for line in self.lines if name_of(line) != lower]
 
-    def remove_all(self, names: Collection[bytes]) -> None:
-        """Drop every field of these lower-case names. `names` is searched once per field: give a set."""
-        index = self.index
-        for name in names:
-            if name in index:
-                del index[name]
-        self.lines = [line for line in self.lines if name_of(line) not in names]
+    def remove_all(self, names: Names) -> None:
+        """Drop every field of these lower-case names."""
+        left = [name for name in names.intersection(self.index) if not self._drop(name)]
+        if left:
+            self.lines = [line for line in self.lines if name_of(line) not in left]
+
+    def _drop(self, lower: bytes) -> bool:
+        """Drop a name that is there, and its line if it is one in lower case, as most are; else the lines are left."""
+        line = b"%b: %b" % (lower, self.index.pop(lower))
+        lines = self.lines
+        if line not in lines:  # if it is, no other is of this name, else the index would say more
+            return False
+        lines.remove(line)
+        return True
 
     def get(self, lower: bytes) -> bytes | None:
         """The value by lower-case name, repeated fields joined."""

@@ -2,7 +2,7 @@
 
 A message is plain when one feed brings exactly that message, its start line and each of its field lines is of a form
 on which no two parsers differ, no name comes twice, and its body, if it has one, is told by Content-Length. A field
-line is examined once; after that its bytes are looked up, as most lines come again and again.
+line is examined once; after that its bytes are looked up, as most lines come again and again, but for ids.
 
 Owns:   which messages are plain, and their heads.
 Not:    all others (the parsers give them to llhttp). A program may never notice which way a message went.
@@ -22,7 +22,11 @@ CANONICAL_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 MAX_LINE_BYTES: Final = 2048
 MAX_HELD_BYTES: Final = 256 * 1024
 _LINE_COST_BYTES: Final = 64  # what a line is counted with beside its own bytes
-_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~](?:[ -~]*[!-~])?)?)")
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+# Fields that say something else in each message: holding their lines would only push others out.
+_NEVER_AGAIN: Final = frozenset({b"x-request-id", b"traceparent"})
+_NAMES: Final = {name: name for name in _NEVER_AGAIN}  # known to be names, as they are mostly written
 REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ((?:[!-~][ -~]*)?)")
 _BODILESS: Final = frozenset({204, 205, 304})
@@ -45,6 +49,8 @@ def _is_authority(value: bytes) -> bool:
     return AUTHORITY.fullmatch(value) is not None
 
 
+Entry = tuple[bytes, bytes]  # of a line: the name in lower case, the value
+
 # Fields that say how a message is read, by lower-case name, and with which values they are plain.
 _FRAMING: Final[dict[bytes, Callable[[bytes], bool]]] = {
     b"connection": _keeps_alive,
@@ -62,39 +68,49 @@ class FieldLines:
 
     def __init__(self, checks: dict[bytes, Callable[[bytes], bool]]) -> None:
         self._checks = checks
-        self._entries: dict[bytes, tuple[bytes, bytes]] = {}  # line -> name in lower case, value
-        self._entry_of = self._entries.__getitem__
+        self._entries: dict[bytes, Entry] = {}
+        self._entry_of = self._entries.get
         self._room = MAX_HELD_BYTES
 
     def headers(self, lines: list[bytes]) -> Headers | None:
         """The fields of a head, None when they are not plain."""
-        try:
-            index = dict(map(self._entry_of, lines))
-        except KeyError:
-            if not self._learn(lines):
-                return None
-            index = dict(map(self._entry_of, lines))
+        entries = list(map(self._entry_of, lines))
+        if not all(entries) and not self._learn(lines, entries):
+            return None
+        index: dict[bytes, bytes] = dict(entries)  # type: ignore[arg-type]
         return Headers(lines, index) if len(index) == len(lines) else None
 
-    def _learn(self, lines: list[bytes]) -> bool:
-        """Know all these lines. False when one of them is not plain."""
+    def _learn(self, lines: list[bytes], entries: list[Entry | None]) -> bool:
+        """Put the entries of the lines that are not known where None stands. False when one of them is not plain."""
         if self._room < 0:
             self._entries.clear()
             self._room = MAX_HELD_BYTES
-        return all(line in self._entries or self._examine(line) for line in lines)
+        for place, entry in enumerate(entries):
+            if entry is None:
+                entry = self._examined(lines[place])
+                if entry is None:
+                    return False
+                entries[place] = entry
+        return True
 
-    def _examine(self, line: bytes) -> bool:
-        found = _LINE.fullmatch(line)
-        if found is None or len(line) > MAX_LINE_BYTES:
-            return False
-        name, value = found.groups()
-        lower = name.lower()
+    def _examined(self, line: bytes) -> Entry | None:
+        """What a line says, None when it is not plain."""
+        name, mark, value = line.partition(b": ")
+        if not mark or len(line) > MAX_LINE_BYTES or value.translate(None, _PRINTABLE) or value != value.strip(b" "):
+            return None
+        lower = _NAMES.get(name)
+        if lower is None:
+            if _NAME.fullmatch(name) is None:
+                return None
+            lower = name.lower()
         check = self._checks.get(lower)
         if check is not None and not check(value):
-            return False
-        self._entries[line] = (lower, value)
-        self._room -= len(line) + _LINE_COST_BYTES
-        return True
+            return None
+        entry = (lower, value)
+        if lower not in _NEVER_AGAIN:
+            self._entries[line] = entry
+            self._room -= len(line) + _LINE_COST_BYTES
+        return entry
 
 
 # One book per direction and process: what a line says depends on nothing but its bytes.

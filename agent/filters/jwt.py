@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from agent.model.jwt import JwtProvider
@@ -45,7 +46,10 @@ _MAX_SECONDS: Final = 2**63
 
 
 class Token:
-    """A token that has the right form. `expires_s`, `not_before_s`: seconds since the epoch, -1 = none."""
+    """A token that has the right form. `expires_s`, `not_before_s`: seconds since the epoch, -1 = none.
+
+    `audiences`: as they are compared. `told`: what filters behind are told of its claims, once somebody has asked.
+    """
 
     __slots__ = (
         "algorithm",
@@ -58,6 +62,7 @@ class Token:
         "payload",
         "signature",
         "signed",
+        "told",
     )
 
     def __init__(
@@ -81,7 +86,8 @@ class Token:
         self.not_before_s = _seconds(claims, "nbf")
         _seconds(claims, "iat")
         self.expires_s = _seconds(claims, "exp")
-        self.audiences = _audiences(claims)
+        self.audiences = frozenset(map(_bare, _audiences(claims)))
+        self.told: dict[str, Any] | None = None
 
 
 class BadToken(Exception):
@@ -121,7 +127,7 @@ def problem(token: Token, provider: JwtProvider, audiences: tuple[str, ...] | No
     if reason:
         return reason
     allowed = provider.audiences if audiences is None else audiences
-    if allowed and not _is_for(token.audiences, allowed):
+    if allowed and _allowed(allowed).isdisjoint(token.audiences):
         return AUDIENCE
     return ""
 
@@ -166,9 +172,9 @@ def normalised(claims: dict[str, Any], space_delimited: tuple[str, ...]) -> dict
     return {**claims, **found} if found else claims
 
 
-def _is_for(audiences: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
-    wanted = {_bare(name) for name in allowed}
-    return any(_bare(name) in wanted for name in audiences)
+@lru_cache(maxsize=256)  # of configurations, never of tokens: anybody may send those
+def _allowed(audiences: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_bare, audiences))
 
 
 def _bare(audience: str) -> str:

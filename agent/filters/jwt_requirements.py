@@ -51,7 +51,7 @@ class CompiledRule:
             return False
         if self._separated and path[self._prefix_length : self._prefix_length + 1] not in (b"", b"/"):
             return False
-        return all(matcher.matches(head) for matcher in self._headers)
+        return not self._headers or all(matcher.matches(head) for matcher in self._headers)
 
 
 def compiled_rules(config: JwtAuthentication) -> tuple[CompiledRule, ...]:

@@ -6,6 +6,7 @@ Source: envoy/type/matcher/v3 metadata.proto, value.proto. What is not there fit
 from collections.abc import Callable
 from typing import Any, Final
 
+from agent.model.matchers import MatchKind
 from agent.model.rbac import (
     BoolValue,
     EitherValue,
@@ -53,6 +54,9 @@ def _value(config: ValueTest) -> Value:
 
 
 def _text(config: TextValue) -> Value:
+    if config.matcher.kind is MatchKind.EXACT and not config.matcher.ignore_case:
+        wanted = config.matcher.value
+        return lambda value: isinstance(value, str) and value == wanted
     matcher = TextMatcher(config.matcher)
     return lambda value: isinstance(value, str) and matcher.matches(value.encode("utf-8", "surrogatepass"))
 
@@ -74,4 +78,10 @@ def _list(fits: Value) -> Value:
 
 
 def _either(tests: tuple[Value, ...]) -> Value:
-    return lambda value: any(test(value) for test in tests)
+    def test(value: Any) -> bool:
+        for one in tests:  # noqa: SIM110 - a generator would be made for every request
+            if one(value):
+                return True
+        return False
+
+    return test

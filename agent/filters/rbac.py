@@ -38,6 +38,7 @@ from agent.model.rbac import (
 from agent.router.matchers import CompiledHeader, TextMatcher
 
 NO_MATCH: Final = ""
+FEW: Final = 6  # so many policies are asked sooner than the index
 _NAMESPACE: Final = re.compile(r"\.\*(/ns/[a-z0-9-]+/)\.\*")  # how policies name a namespace
 _SEGMENT: Final = re.compile(rb"(?=(/ns/[^/]+/))")  # ahead, since one may begin within another: /ns/ns/sa/
 
@@ -100,11 +101,7 @@ class CompiledRules:
         self._action = int(rules.action)
         self._names = tuple(policy.name for policy in rules.policies)
         self._tests = tuple(compiled(policy.condition) for policy in rules.policies)
-        conditions = [policy.condition for policy in rules.policies]
-        spread: Counter[Key] = Counter()
-        for condition in conditions:
-            spread.update(_mentioned(condition))
-        keys = [_keys(condition, spread) for condition in conditions]
+        keys = _index_keys([policy.condition for policy in rules.policies])
         self._always = tuple(place for place, own in enumerate(keys) if own is None)
         self._by_key: dict[Key, list[int]] = {}
         for place, own in enumerate(keys):
@@ -168,6 +165,16 @@ def _lengths(keys: Iterable[Key], kind: str) -> tuple[int, ...]:
 
 
 # --- what must hold for a condition to hold
+
+
+def _index_keys(conditions: list[Condition]) -> list[frozenset[Key] | None]:
+    """The keys by which each is found; None = it is asked every time, as all are when they are few."""
+    if len(conditions) <= FEW:
+        return [None] * len(conditions)
+    spread: Counter[Key] = Counter()
+    for condition in conditions:
+        spread.update(_mentioned(condition))
+    return [_keys(condition, spread) for condition in conditions]
 
 
 def _keys(condition: Condition, spread: Counter[Key]) -> frozenset[Key] | None:

@@ -97,13 +97,16 @@ class RequestHeaders:
     def _clean(self, head: RequestHead, client: Client) -> str:
         """Take out what ends here or was not for the client to say."""
         headers = head.headers
-        dropped = set(self._control)
-        refusal = hop_by_hop.strip_request(head, dropped)
-        if refusal:
-            return refusal
+        if not hop_by_hop.FIELDS.isdisjoint(headers.index):
+            dropped = set(self._control)
+            refusal = hop_by_hop.strip_request(head, dropped)
+            if refusal:
+                return refusal
+            headers.remove_all(dropped)
+        else:
+            headers.remove_all(self._control)
         if not client_certificate.keeps_client(self._certificates, client.certificate != b""):
-            dropped.add(client_certificate.NAME)
-        headers.remove_all(dropped)
+            headers.remove(client_certificate.NAME)
         if head.upgrade:
             hop_by_hop.ask_for_upgrade(head)
         return ""

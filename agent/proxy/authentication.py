@@ -27,7 +27,7 @@ from agent.filters.jwt import (
     problem,
 )
 from agent.filters.jwt_locations import Found
-from agent.filters.jwt_requirements import GOOD, compiled_rules
+from agent.filters.jwt_requirements import GOOD, CompiledRule, compiled_rules
 from agent.model.jwt import JwtAuthentication, JwtProvider
 from agent.proxy import answers
 from agent.proxy.stages import Stage
@@ -114,7 +114,7 @@ class JwtStage(Stage):
         if self._bypass and ORIGIN in head.headers.index and is_preflight(head):
             counts[names.JWT_BYPASSED] += 1
             return True
-        rule = next((rule for rule in self._rules if rule.matches(head)), None)
+        rule = self._rule_for(head)
         if rule is None or rule.verify is None:
             counts[names.JWT_ALLOWED] += 1
             return True
@@ -127,6 +127,12 @@ class JwtStage(Stage):
             return False
         counts[names.JWT_ALLOWED] += 1
         return True
+
+    def _rule_for(self, head: RequestHead) -> CompiledRule | None:
+        for rule in self._rules:
+            if rule.matches(head):
+                return rule
+        return None
 
     def _refuse(self, exchange: "Exchange", reason: str, target: bytes) -> None:
         details = f"jwt_authn_access_denied{{{'_'.join(reason.split())}}}"
@@ -198,8 +204,9 @@ class _Work:
         if config.metadata_key:
             passage = self._exchange.passage
             assert passage is not None
-            told = passage.metadata.setdefault(FILTER, {})
-            told[config.metadata_key] = normalised(token.claims, config.space_delimited)
+            if token.told is None:
+                token.told = normalised(token.claims, config.space_delimited)
+            passage.metadata.setdefault(FILTER, {})[config.metadata_key] = token.told
 
 
 _UNFIT: Final = frozenset(range(0x20)) - {0x09} | {0x7F}

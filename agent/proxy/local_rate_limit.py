@@ -6,6 +6,7 @@ Differs: a refusal says with Retry-After when the next token comes (Envoy says s
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from agent.codec.head import ResponseHead
@@ -29,20 +30,20 @@ RETRY_AFTER: Final = b"retry-after"
 class LocalRateLimitStage(Stage):
     """One configuration of the filter."""
 
-    __slots__ = ("_config", "_limiter")
+    __slots__ = ("_config", "_group", "_key", "_limiter")
 
     def __init__(self, config: LocalRateLimit, name: str) -> None:
         """Raises re2.error for a matcher with a bad regex."""
         self._config = config
         self._limiter = LocalLimiter(config, name)
+        self._key = f"{config.stat_prefix}.http_local_rate_limit"
+        self._group = partial(local_limit_group, config.stat_prefix)
 
     def begin(self, exchange: "Exchange", resume: Callable[[], None]) -> bool:
         config, chain = self._config, exchange.chain
         if not falls(config.enabled_per_million, chain.rng):
             return True
-        prefix = config.stat_prefix
-        key = f"{prefix}.http_local_rate_limit"
-        counts = chain.runtime.stats.get(key, lambda: local_limit_group(prefix)).counts
+        counts = chain.runtime.stats.get(self._key, self._group).counts
         counts[names.LIMIT_ENABLED] += 1
         now_ns = int(chain.clock() * 1e9)
         verdict = self._limiter.check(chain.runtime.tokens, chain.hcm.stat_prefix, exchange, now_ns)

@@ -29,7 +29,7 @@ def compile_regex(pattern: str) -> "re2._Regexp[bytes]":
 class TextMatcher:
     """A StringMatcher, ready to be asked."""
 
-    __slots__ = ("_fold", "_high", "_kind", "_low", "_regex", "_value")
+    __slots__ = ("_any", "_fold", "_high", "_kind", "_low", "_regex", "_value")
 
     def __init__(self, config: StringMatcher) -> None:
         self._kind = int(config.kind)
@@ -37,6 +37,7 @@ class TextMatcher:
         value = config.value.encode()
         self._value = value.lower() if self._fold else value
         self._regex = compile_regex(config.value) if config.kind == MatchKind.REGEX else None
+        self._any = config.kind == MatchKind.REGEX and config.value == ".+"  # how policies ask for presence
         self._low = config.low
         self._high = config.high
 
@@ -54,6 +55,8 @@ class TextMatcher:
         if kind == 3:
             return self._value in text
         if self._regex is not None:
+            if self._any and text.isascii():
+                return text != _NO_BYTES and b"\n" not in text
             return self._regex.fullmatch(text) is not None
         if kind == 6:
             return self._in_range(text)

@@ -12,6 +12,7 @@ Invariants: finding the host costs one lookup per length of wildcard, however ma
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,14 +32,13 @@ from agent.model.route import (
     RouteMatch,
     VirtualHost,
 )
-from agent.router.matchers import CompiledHeader, CompiledQuery, compile_regex, query_parameters
+from agent.router.matchers import CompiledHeader, CompiledQuery, query_parameters
 from agent.router.rewrites import PathRewrite, path_rewrite
+from agent.router.route_index import MIN_ROUTES, PathRoute, RouteIndex
 from mesh.resilience.backoff import Rng
 
 _PORT: Final = re.compile(rb":[0-9]*\Z")
 _PREFIX: Final = int(PathKind.PREFIX)
-_EXACT: Final = int(PathKind.EXACT)
-_REGEX: Final = int(PathKind.REGEX)
 _ALL: Final = 1_000_000
 _FORWARDED_PROTO: Final = b"x-forwarded-proto"
 
@@ -103,17 +103,15 @@ def _rewrite(match: RouteMatch, action: Action) -> PathRewrite | None:
     return path_rewrite(match, action) if isinstance(action, Forward | Redirect) else None
 
 
-class _CompiledRoute:
+class _CompiledRoute(PathRoute):
     """A route, ready to be asked. `conditional`: more than the path has to match."""
 
-    __slots__ = ("conditional", "fold", "headers", "kind", "match", "path", "query", "regex", "runtime")
+    __slots__ = ("conditional", "headers", "match", "query", "runtime")
 
-    def __init__(self, config: RouteConfiguration, host: VirtualHost, route: Route) -> None:
+    def __init__(self, config: RouteConfiguration, host: VirtualHost, place: int) -> None:
+        route = host.routes[place]
         wanted = route.match
-        self.kind = int(wanted.path_kind)
-        self.fold = wanted.ignore_case and wanted.path_kind != PathKind.REGEX
-        self.path = (wanted.path.lower() if self.fold else wanted.path).encode()
-        self.regex = compile_regex(wanted.path) if wanted.path_kind == PathKind.REGEX else None
+        super().__init__(wanted, place)
         self.headers = tuple(CompiledHeader(matcher) for matcher in wanted.headers)
         self.query = tuple(CompiledQuery(matcher) for matcher in wanted.query)
         self.runtime = wanted.runtime_per_million
@@ -125,25 +123,11 @@ class _CompiledRoute:
         """It matches whatever comes."""
         return self.kind == _PREFIX and self.path == b"/" and not self.conditional
 
-    def fits(self, path: bytes) -> bool:
-        """Does the path, without its query, match?"""
-        kind = self.kind
-        if self.fold:
-            path = path.lower()
-        if kind == _PREFIX:
-            return path.startswith(self.path)
-        if kind == _EXACT:
-            return path == self.path
-        if kind == _REGEX:
-            assert self.regex is not None
-            return self.regex.fullmatch(path) is not None
-        return path.startswith(self.path) and path[len(self.path) : len(self.path) + 1] in (b"", b"/")
-
 
 class _CompiledHost:
     """A virtual host, ready to be asked. `first`: the match of every request, when the first route takes all."""
 
-    __slots__ = ("_routes", "config", "first")
+    __slots__ = ("_index", "_routes", "config", "first")
 
     def __init__(self, config: RouteConfiguration, host: VirtualHost) -> None:
         """Raises ValueError that names the route."""
@@ -151,20 +135,22 @@ class _CompiledHost:
         routes: list[_CompiledRoute] = []
         for place, route in enumerate(host.routes):
             try:
-                routes.append(_CompiledRoute(config, host, route))
+                routes.append(_CompiledRoute(config, host, place))
             except (re2.error, ValueError) as error:
                 name = route.name or f"number {place}"
                 raise ValueError(f"virtual host {host.name}, route {name}: {_text(error)}") from error
             if routes[-1].takes_all:
                 break  # nothing behind it is ever reached
         self._routes = tuple(routes)
+        self._index: RouteIndex[_CompiledRoute] | None = RouteIndex(self._routes) if len(routes) > MIN_ROUTES else None
         self.first = routes[0].match if routes and routes[0].takes_all else None
 
     def match(self, head: RequestHead, rng: Rng) -> Match | None:
         path = head.path.partition(b"?")[0]
         parameters: dict[bytes, bytes] | None = None
         share = -1
-        for route in self._routes:
+        routes: Iterable[_CompiledRoute] = self._routes if self._index is None else self._index.candidates(path)
+        for route in routes:
             if not route.fits(path):
                 continue
             if route.conditional:

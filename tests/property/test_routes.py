@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from agent.codec.head import Headers, RequestHead
 from agent.model.matchers import HeaderMatcher, MatchKind, QueryMatcher, StringMatcher
 from agent.model.route import DirectResponse, PathKind, Route, RouteConfiguration, RouteMatch, VirtualHost
+from agent.router.route_index import MIN_ROUTES, PathRoute, RouteIndex
 from agent.router.table import RouteTable
 from tests.support.depth import examples
 
@@ -51,6 +52,7 @@ ROUTES = st.lists(MATCHES, max_size=4)
 HOSTS = st.lists(st.tuples(st.lists(DOMAINS, min_size=1, max_size=3), ROUTES), max_size=6)
 FIELDS = st.dictionaries(FIELD_NAMES, VALUES)
 QUERIES = st.lists(st.tuples(FIELD_NAMES, VALUES), max_size=3)
+MANY = st.lists(MATCHES, min_size=MIN_ROUTES + 1, max_size=MIN_ROUTES + 15)
 
 
 @settings(max_examples=examples(400))
@@ -77,6 +79,44 @@ def test_the_table_agrees_with_the_model(
     split: int,
 ) -> None:
     """Whether its hosts come inline or as resources of their own."""
+    check(hosts, name, port, path, fields, query, share, ignore_port, split)
+
+
+@settings(max_examples=examples(200))
+@given(
+    matches=MANY,
+    path=PATHS,
+    fields=FIELDS,
+    query=QUERIES,
+    share=st.sampled_from([0.0, 0.4999995, 0.5, 0.999999]),
+)
+def test_a_host_of_many_routes_agrees_with_the_model(
+    matches: list[RouteMatch], path: str, fields: dict[str, str], query: list[tuple[str, str]], share: float
+) -> None:
+    """It has an index."""
+    check([(["*"], matches)], "a", "", path, fields, query, share, False, 0)
+
+
+@settings(max_examples=examples(200))
+@given(matches=MANY, copies=st.integers(1, 5), path=PATHS)
+def test_the_index_gives_all_routes_that_fit_in_their_order(matches: list[RouteMatch], copies: int, path: str) -> None:
+    routes = tuple(PathRoute(match, place) for place, match in enumerate(matches * copies))
+    target = path.encode()
+    found = [route.place for route in RouteIndex(routes).candidates(target) if route.fits(target)]
+    assert found == [route.place for route in routes if route.fits(target)]
+
+
+def check(
+    hosts: list[tuple[list[str], list[RouteMatch]]],
+    name: str,
+    port: str,
+    path: str,
+    fields: dict[str, str],
+    query: list[tuple[str, str]],
+    share: float,
+    ignore_port: bool,
+    split: int,
+) -> None:
     made = tuple(
         VirtualHost(
             name=str(number),

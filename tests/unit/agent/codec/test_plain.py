@@ -151,3 +151,15 @@ def test_what_is_held_of_lines_is_bounded() -> None:
         held.append(len(book._entries))
     assert max(held) < 3000
     assert held[-1] < held[1000]
+
+
+def test_lines_that_say_something_else_each_time_are_not_held() -> None:
+    book = FieldLines({})
+    for number in range(3):
+        lines = [b"X-Request-Id: %d" % number, b"traceparent: 00-%d" % number, b"Known: yes"]
+        headers = book.headers(lines)
+        assert headers is not None
+        assert headers.index == {b"x-request-id": b"%d" % number, b"traceparent": b"00-%d" % number, b"known": b"yes"}
+    assert list(book._entries) == [b"Known: yes"]
+    assert book.headers([b"X-Request-Id: \x7f"]) is None
+    assert book.headers([b"x-request-id:  a"]) is None

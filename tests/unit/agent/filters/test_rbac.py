@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.codec.head import Headers, RequestHead
 from agent.filters.paths import normalized
-from agent.filters.rbac import NO_MATCH, Asking, CompiledRules, compiled
+from agent.filters.rbac import FEW, NO_MATCH, Asking, CompiledRules, compiled
 from agent.model.matchers import HeaderMatcher, MatchKind, StringMatcher
 from agent.model.rbac import (
     Action,
@@ -31,6 +31,7 @@ from tests.support.depth import examples
 
 WEB, APP = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/shop/sa/app"
 PATHS = ["/", "/a", "/a/b", "/ab", "/b"]
+NEVER = PathIs(matcher=StringMatcher(kind=MatchKind.EXACT, value="/never"))
 
 
 def text(value: str, kind: MatchKind = MatchKind.EXACT, *, ignore_case: bool = False) -> StringMatcher:
@@ -81,10 +82,13 @@ CONDITIONS = st.recursive(
     peers=st.sampled_from([(), (WEB,), (APP,), (WEB, APP)]),
     method=st.sampled_from(["GET", "POST"]),
     host=st.sampled_from(["h", "H", "other"]),
+    fillers=st.sampled_from([0, FEW + 1]),
 )
 def test_the_index_gives_the_verdict_of_asking_all(
-    conditions: list[Condition], path: str, peers: tuple[str, ...], method: str, host: str
+    conditions: list[Condition], path: str, peers: tuple[str, ...], method: str, host: str, fillers: int
 ) -> None:
+    """Few policies have none, so some runs have others that never match."""
+    conditions = [*conditions, *[NEVER] * fillers]
     facts = asking(path, *peers, method=method, host=host)
     expected = next((f"p{place}" for place, own in enumerate(conditions) if compiled(own)(facts)), NO_MATCH)
     policies = tuple(RbacPolicy(name=f"p{place}", condition=own) for place, own in enumerate(conditions))
@@ -98,9 +102,10 @@ def test_the_index_gives_the_verdict_of_asking_all(
 def test_the_index_finds_a_namespace_that_overlaps_another(peer: str) -> None:
     """`/ns/sa/` begins within `/ns/ns/`: who is denied by asking every policy is denied by the index."""
     named = [f".*/ns/{space}/.*" for space in ("other", "sa", "sa")]
-    conditions = [PeerIs(matcher=text(value, MatchKind.REGEX)) for value in named]
+    conditions: list[Condition] = [PeerIs(matcher=text(value, MatchKind.REGEX)) for value in named]
+    conditions += [NEVER] * FEW
     facts = asking("/", peer)
-    assert [compiled(one)(facts) for one in conditions] == [False, True, True]
+    assert [compiled(one)(facts) for one in conditions] == [False, True, True, *[False] * FEW]
     policies = tuple(RbacPolicy(name=f"p{place}", condition=one) for place, one in enumerate(conditions))
     verdict = CompiledRules(RbacRules(action=Action.DENY, policies=policies)).verdict(facts)
     assert (verdict.allowed, verdict.policy) == (False, "p1")

@@ -15,7 +15,8 @@ from agent.filters.jwt import NO_KEY, SIGNATURE, claim_text, parsed
 from agent.model.http_filters import HttpFilter
 from agent.model.jwt import JwtAuthentication, JwtProvider, JwtRule, NeedsToken
 from agent.model.matchers import MatchKind, StringMatcher
-from agent.proxy.authentication import MEMORY, GoodTokens
+from agent.model.rbac import Action, ListValue, MetadataIs, Rbac, RbacPolicy, RbacRules, TextValue
+from agent.proxy.authentication import FILTER, MEMORY, GoodTokens
 from agent.stats import names
 from agent.stats.names import jwt_group
 from agent.upstream.signatures import Keys
@@ -78,6 +79,31 @@ async def test_a_remembered_token_is_still_looked_at_for_its_time(tmp_path: Path
         assert b"Jwt is expired" in await proxy.get("/", bearer(token))
         assert b"Jwt is expired" in await proxy.get("/", bearer(token))
         assert counted(proxy)[names.JWT_CACHE_HIT] == 3, "what has expired is forgotten"
+
+
+async def test_a_remembered_token_tells_filters_behind_the_same_as_before(tmp_path: Path) -> None:
+    """A claim of several words is a list for them, and so it stays."""
+    provider = replace(PROVIDER, audiences=("https://a/",), metadata_key="payload", space_delimited=("scope",))
+    rule = JwtRule(path=StringMatcher(kind=MatchKind.PREFIX, value="/"), requires=NeedsToken(provider="p"))
+    reads = ListValue(one_of=TextValue(matcher=StringMatcher(kind=MatchKind.EXACT, value="read")))
+    allowed = MetadataIs(filter=FILTER, path=("payload", "scope"), value=reads)
+    rules = RbacRules(action=Action.ALLOW, policies=(RbacPolicy(name="readers", condition=allowed),))
+    filters = (
+        HttpFilter(name="jwt", config=JwtAuthentication(providers=(provider,), rules=(rule,))),
+        HttpFilter(name="rbac", config=Rbac(rules=rules)),
+    )
+    routes = virtual_host(route("/", forward("c")))
+    async with (
+        raw_origin() as origin,
+        http_proxy(tmp_path, routes, [cluster("c", origin.port)], filters=filters) as proxy,
+    ):
+        proxy.runtime.wall = lambda: NOW  # type: ignore[method-assign]
+        for _ in range(2):
+            good = bearer(ONE.token(claims(aud=["http://a", "b"], scope="write read")))
+            assert b" 200 " in await proxy.get("/", good)
+            assert b" 200 " in await proxy.get("/", good)
+            assert b" 403 " in await proxy.get("/", bearer(ONE.token(claims(aud="a", scope="reader"))))
+            assert b"Audiences in Jwt are not allowed" in await proxy.get("/", bearer(ONE.token(claims(aud="a/b"))))
 
 
 async def test_what_a_bad_token_leaves_behind(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from agent.model.route import (
     VirtualHost,
     WeightedCluster,
 )
+from agent.router.matchers import TextMatcher, compile_regex
 from agent.router.table import Match, RouteTable
 
 
@@ -275,3 +276,9 @@ def test_what_did_not_come_by_https_is_sent_there() -> None:
     assert found(routes, head("a", x_forwarded_proto="https")) == "all"
     assert found(routes, head("b", x_forwarded_proto="https")) is None
     assert found(routes, head("c", x_forwarded_proto="http")) == "c"
+
+
+@pytest.mark.parametrize("text", [b"", b"a", b"a b", b"\n", b"a\nb", b"\0", "\u00e9".encode(), b"\xff", b"a\xffb"])
+def test_a_regex_for_presence_says_what_re2_says(text: bytes) -> None:
+    matcher = TextMatcher(StringMatcher(kind=MatchKind.REGEX, value=".+"))
+    assert matcher.matches(text) is (compile_regex(".+").fullmatch(text) is not None)
