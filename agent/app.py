@@ -31,8 +31,17 @@ from agent.admin.totals import Totals
 from agent.identity import channels, user_secrets
 from agent.identity.renewal import IdentityKeeper
 from agent.identity.vault import Vault
-from agent.ipc.messages import CLUSTER, BreakerNews, EjectRequest, Identities, LimitAnswers, LimitQuestions, StatsDelta
-from agent.model.cells import REQUESTS
+from agent.ipc.messages import (
+    CLUSTER,
+    BreakerNews,
+    CheckAnswers,
+    CheckQuestions,
+    EjectRequest,
+    Identities,
+    LimitAnswers,
+    LimitQuestions,
+    StatsDelta,
+)
 from agent.model.cluster import Cluster
 from agent.model.reports import EjectedHost, LocalInstance, ShownBreaker
 from agent.model.tls import KeyPair
@@ -40,7 +49,7 @@ from agent.report.client import ReportClient
 from agent.report.load import LoadReporter, LoadSums, Place
 from agent.report.rate_limits import RateLimitClient
 from agent.settings import GatewaySettings, Settings
-from agent.supervisor import bulkheads
+from agent.supervisor.authorizers import Authorizers
 from agent.supervisor.bind_gate import BindGate
 from agent.supervisor.breakers import Breakers
 from agent.supervisor.build import BUILD
@@ -151,6 +160,7 @@ class Agent:
             raise
         finally:
             await self._hash_tables.close()
+            await self._authorizers.close()
             await cancel_and_wait(*self._tasks)
         return ending
 
@@ -247,6 +257,9 @@ class Agent:
             clock=self._clock,
             on_published=self._published,
         )
+        self._authorizers = Authorizers(
+            settings.state_dir, self._served_cluster, self._flow.assignment, clock=self._clock.monotonic
+        )
         self._client = AdsClient(
             self._session, self._connect, on_change=self._accepted, served=self._pool.served, clock=self._clock
         )
@@ -268,7 +281,7 @@ class Agent:
 
     async def _start(self) -> None:
         settings = self._settings
-        self._orphans = Orphans(settings.state_dir)
+        self._orphans = Orphans(settings.state_dir, self.check_questions)
         for sock in await self._orphans.find():
             self._sockets.adopt(sock)
         host, port = settings.proxy.admin
@@ -360,8 +373,6 @@ class Agent:
         totals.set_gauge("server.live", int(self._facts.ready()[0]))
         totals.set_gauge("server.concurrency", len(self._pool.links))
         totals.set_gauge("control_plane.connected_state", int(self._client.health.connected))
-        for series, count in bulkheads.shown(self._cells.blocks, lambda name: self._cells.total(name, 0, REQUESTS)):
-            totals.set_gauge(series, count)
         for name, value in self._flow.tables[CLUSTER].items():
             assert isinstance(value, Cluster)
             prefix = f"cluster.{name.replace(':', '_')}."
@@ -407,12 +418,15 @@ class Agent:
     def _push_identities(self) -> None:
         self._limits.renew()
         pairs = tuple(item.key_pair for item in self._vault.identities.values())
-        self._pool.set_identities(Identities((*pairs, *self._user_pairs), self._vault.trust_pem, self._user_roots))
+        identities = Identities((*pairs, *self._user_pairs), self._vault.trust_pem, self._user_roots)
+        self._authorizers.renew(identities)
+        self._pool.set_identities(identities)
 
     def _published(self, tables: Tables) -> None:
         clusters = {name: value for name, value in tables[CLUSTER].items() if isinstance(value, Cluster)}
         self._ejections.follow(clusters, self._flow.assignment)
         self._hash_tables.follow(clusters, self._flow.assignment)
+        self._authorizers.follow()
         self._breakers.follow(tables)
 
     def _tell_host_state(self, cluster: str, host: str, ejected: bool) -> None:
@@ -471,9 +485,13 @@ class Agent:
                 return endpoint.locality, endpoint.priority
         return Locality(), 0
 
+    def _served_cluster(self, name: str) -> Cluster | None:
+        found = self._flow.tables[CLUSTER].get(name)
+        return found if isinstance(found, Cluster) else None
+
     def _service_of(self, cluster: str) -> str:
-        found = self._flow.tables[CLUSTER].get(cluster)
-        return found.eds_name if isinstance(found, Cluster) and found.eds_name != cluster else ""
+        found = self._served_cluster(cluster)
+        return found.eds_name if found is not None and found.eds_name != cluster else ""
 
     # --- agent.report.client.Source ---------------------------------------------------------------------------
 
@@ -506,6 +524,9 @@ class Agent:
     def limit_questions(self, questions: LimitQuestions, reply: Callable[[LimitAnswers], None]) -> None:
         self._limits.ask(questions, reply)
 
+    def check_questions(self, pid: int, questions: CheckQuestions, reply: Callable[[CheckAnswers], None]) -> None:
+        self._authorizers.ask(pid, questions, reply)
+
     def stats(self, pid: int, delta: StatsDelta) -> None:
         self._totals.add(pid, delta)
         self._loads.add(pid, delta.hosts)
@@ -515,6 +536,7 @@ class Agent:
         self._totals.forget_worker(pid)
         self._loads.forget_worker(pid)
         self._breakers.worker_gone()
+        self._authorizers.forget_worker(pid)
         if not self._pool.links:
             self._workers_ended.set()
 

@@ -4,13 +4,13 @@
 
 Descriptor N is the worker's end of `agent.ipc.channel.pair()` (passed by `pass_fds`). The supervisor then sends:
   Welcome (first; its one descriptor is the shared memory of agent.ipc.shared), Identities, HostState, HashTables (one
-  descriptor, the tables' memory), TokenMemory (one descriptor), BreakerState (one descriptor with HALF_OPEN, its
-  permits), BreakerGone, Cells, LimitAnswers, Put and Remove in any order, AddListener (one listening SO_REUSEPORT
-  descriptor each; may come before or after the listener's Put, takes effect at the Commit that knows the listener),
-  Commit.
+  descriptor, the tables' memory), TokenMemory and CountMemory (one descriptor each), BreakerState (one descriptor with
+  HALF_OPEN, its permits), BreakerGone, Cells, LimitAnswers, CheckAnswers, Put and Remove in any order, AddListener (one
+  listening SO_REUSEPORT descriptor each; may come before or after the listener's Put, takes effect at the Commit that
+  knows the listener), Commit.
 The worker answers Ready (at once after Welcome), Committed per Commit (`problems` name what could not be used),
-Pong per Ping, StatsDelta once a second, EjectRequest, BreakerNews, LimitQuestions, and Drained before it exits after
-Drain.
+Pong per Ping, StatsDelta once a second, EjectRequest, BreakerNews, LimitQuestions, CheckQuestions, and Drained
+before it exits after Drain.
 --takeover-fd is a listening AF_UNIX socket: agent.ipc.takeover.TakeoverPoint on it answers the next supervisor, whose
 channel then replaces the dead one (its Drain is obeyed, its Ping answered; its end does not stop the orphan's clock).
 Access logs for /dev/stdout and /dev/stderr go to --access-log; SIGUSR1 reopens the files. SIGTERM = Drain(5).
@@ -32,16 +32,19 @@ from typing import Any
 
 import uvloop
 
+from agent.cluster.shared_counts import SharedCounts
 from agent.filters.token_buckets import TokenCells
-from agent.ipc import token_memory
+from agent.ipc import table_memory
 from agent.ipc.channel import Channel, ChannelFull
 from agent.ipc.messages import (
     AddListener,
     BreakerGone,
     BreakerState,
     Cells,
+    CheckAnswers,
     Commit,
     Committed,
+    CountMemory,
     Drain,
     Drained,
     EjectRequest,
@@ -62,6 +65,8 @@ from agent.ipc.shared import SharedCells
 from agent.ipc.takeover import TakeoverPoint
 from agent.listener.serving import Serving
 from agent.listener.tables import NonsenseError
+from agent.model import count_cells, token_cells
+from agent.proxy.runtime import Runtime
 from mesh import logs
 from mesh.logs import get_logger
 from mesh.tasks import spawn
@@ -100,7 +105,7 @@ class Worker:
                 takeover,
                 listeners=self._descriptors,
                 on_message=self._on_message,
-                on_closed=lambda reason: _log.info("a successor's channel ended", reason=reason),
+                on_closed=self._on_successor_closed,
                 on_successor=self._on_successor,
             )
         self._loop.call_at(self._tick_at, self._tick)
@@ -154,6 +159,8 @@ class Worker:
         serving = self._serving
         if serving is None:
             raise NonsenseError(f"{type(message).__name__} before Welcome")
+        if _answers(serving, message):
+            return
         match message:
             case Put(kind=kind, name=name, value=value):
                 serving.tables.put(kind, name, value)
@@ -163,10 +170,8 @@ class Worker:
                 serving.commit(version)
             case AddListener(name=name):
                 serving.tables.add_socket(name, _one(message, descriptors))
-            case TokenMemory(slot=slot, slots=slots):
-                serving.runtime.tokens = TokenCells(token_memory.attach(_one(message, descriptors), slots), slots, slot)
-            case LimitAnswers():
-                serving.runtime.limits.hear(message)
+            case TokenMemory() | CountMemory():
+                _use_tables(serving.runtime, message, _one(message, descriptors))
             case Cells(cluster=cluster, index=index):
                 serving.set_cells(cluster, index)
             case HostState(cluster=cluster, host=host, ejected=ejected):
@@ -255,14 +260,24 @@ class Worker:
             self.end(1)
         elif self._serving is None:
             self.end(0)  # there is nothing to serve
-        elif not self._draining:
-            _log.warning("the supervisor is gone, serving on", reason=reason, for_s=ORPHAN_S)
-            self._loop.call_later(ORPHAN_S - ORPHAN_DRAIN_S, self.drain, ORPHAN_DRAIN_S)
+        else:
+            if not any(not own.closed for own in self._successors):
+                self._serving.runtime.checks.lose()
+            if not self._draining:
+                _log.warning("the supervisor is gone, serving on", reason=reason, for_s=ORPHAN_S)
+                self._loop.call_later(ORPHAN_S - ORPHAN_DRAIN_S, self.drain, ORPHAN_DRAIN_S)
 
     def _on_successor(self, channel: Channel) -> None:
         _log.info("a successor has come")
         self._successors = [own for own in self._successors if not own.closed]
         self._successors.append(channel)
+        if self._serving is not None:
+            self._serving.runtime.checks.find()
+
+    def _on_successor_closed(self, reason: str) -> None:
+        _log.info("a successor's channel ended", reason=reason)
+        if self._channel.closed and self._serving is not None:
+            self._serving.runtime.checks.lose()
 
     def _descriptors(self) -> Mapping[str, int]:
         return self._serving.listeners.descriptors if self._serving is not None else {}
@@ -297,6 +312,28 @@ class Worker:
         deadline = self._loop.time() + timeout_s
         while not test() and self._loop.time() < deadline:  # noqa: ASYNC110 - several things end it, the clock too
             await asyncio.sleep(POLL_S)
+
+
+def _use_tables(runtime: Runtime, message: TokenMemory | CountMemory, descriptor: int) -> None:
+    """Takes the descriptor over."""
+    slots, slot = message.slots, message.slot
+    if isinstance(message, TokenMemory):
+        runtime.tokens = TokenCells(table_memory.attach(descriptor, token_cells.TABLE, slots), slots, slot)
+    else:
+        counts = SharedCounts(table_memory.attach(descriptor, count_cells.TABLE, slots), slots, slot)
+        runtime.bulkheads.counts = counts
+
+
+def _answers(serving: Serving, message: Any) -> bool:
+    """Whether it answers questions of this worker."""
+    match message:
+        case LimitAnswers():
+            serving.runtime.limits.hear(message)
+        case CheckAnswers():
+            serving.runtime.checks.hear(message)
+        case _:
+            return False
+    return True
 
 
 def _one(message: Any, descriptors: list[int]) -> int:

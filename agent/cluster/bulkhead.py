@@ -1,56 +1,19 @@
 """A bulkhead: room for requests under way, a share of it for each caller, and a bounded wait for either.
 
 Owns:   who goes on, who waits and for how long, who is refused; giving room back.
-Not:    the memory in which all workers count (agent.ipc.shared), when waits are looked at (agent.proxy.bulkhead).
+Not:    counting with the other workers (shared_counts), when waits are looked at (agent.proxy.bulkhead_book).
 Source: data-plane.md 1.4: resilience4j's semaphore bulkhead with its wait.
-Invariants: this worker writes only its own cells; what is entered is left once; at most `queue` requests of a caller
-        wait here, in their order, and none of them longer than `max_wait_s`; who waits does not keep other callers out.
+Invariants: what is entered is left once; at most `queue` requests of a caller wait here, in their order, and none of
+        them longer than `max_wait_s`; who waits does not keep other callers out.
 Differs: several workers may each let one more pass at the same instant: at most workers - 1 above a limit; exact with
         one. A wait sees room that another worker has given back when it is looked at next.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
+from agent.cluster.shared_counts import Count
 from agent.model.bulkhead import Bulkhead
-
-
-class Count(Protocol):
-    """How many are under way: `total` in all workers, `add` here."""
-
-    def total(self) -> int: ...
-    def add(self, change: int) -> None: ...
-
-
-class Cell:
-    """A count in shared cells: `own` is this worker's, `all_of` are those of all workers, this one's included."""
-
-    __slots__ = ("_all_of", "_cells", "_own")
-
-    def __init__(self, cells: memoryview, own: int, all_of: tuple[int, ...]) -> None:
-        self._cells = cells
-        self._own = own
-        self._all_of = all_of
-
-    def total(self) -> int:
-        cells = self._cells
-        return sum([cells[place] for place in self._all_of])
-
-    def add(self, change: int) -> None:
-        self._cells[self._own] += change
-
-    def move(self, cells: memoryview, own: int, all_of: tuple[int, ...]) -> None:
-        """Count elsewhere from now on; what is under way here moves along."""
-        under_way = self._cells[self._own]
-        self._cells[self._own] = 0
-        cells[own] += under_way
-        self._cells, self._own, self._all_of = cells, own, all_of
-
-
-def own_cell() -> Cell:
-    """One that counts this worker alone."""
-    return Cell(memoryview(bytearray(8)).cast("q"), 0, (0,))
 
 
 class Waiting:
@@ -83,6 +46,11 @@ class Compartment:
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def idle(self) -> bool:
+        """Nobody is in, nobody waits."""
+        return not self._queue and not self._own.here
+
     def enter(self) -> bool:
         """Whether there is room, and nobody who came before; then it is taken."""
         return not self._queue and self._take()
@@ -101,8 +69,8 @@ class Compartment:
 
     def leave(self) -> None:
         """One that was let in is over."""
-        self._own.add(-1)
-        self._all_callers.add(-1)
+        self._own.leave()
+        self._all_callers.leave()
 
     def next(self, now: float) -> Callable[[], None] | None:
         """What to call for the first that waits: it has waited long enough, or there is room now. None: neither."""
@@ -121,6 +89,9 @@ class Compartment:
         policy = self._policy
         if self._own.total() >= policy.most_per_caller or self._all_callers.total() >= policy.most:
             return False
-        self._own.add(1)
-        self._all_callers.add(1)
+        if not self._all_callers.enter():
+            return False
+        if not self._own.enter():
+            self._all_callers.leave()
+            return False
         return True

@@ -33,4 +33,5 @@ def _bulkhead(message: Message, path: str) -> Bulkhead:
         most_per_caller=message.max_per_caller,
         queue=message.queue,
         max_wait_s=seconds_or(message, "max_wait", path, 0.0),
+        by_certificate=message.by_certificate,
     )

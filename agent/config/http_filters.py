@@ -12,6 +12,7 @@ from envoy.config.route.v3.route_components_pb2 import FilterConfig as WrapperMe
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import CorsPolicy as PolicyMessage
 from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthz as ExtAuthzMessage
+from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthzPerRoute
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import JwtAuthentication as JwtMessage
 from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit as LocalLimitMessage
@@ -28,7 +29,7 @@ from agent.config import rules
 from agent.config.bulkhead import bulkheads
 from agent.config.circuit_breaker import circuit_breakers
 from agent.config.cors import cors_policy
-from agent.config.ext_authz import external_authorization
+from agent.config.ext_authz import external_authorization, route_authorization
 from agent.config.fault import fault
 from agent.config.fields import M, Refused, beyond, item, only, type_of, unpacked, within
 from agent.config.jwt import jwt_authentication
@@ -161,6 +162,7 @@ _OF_ROUTES: dict[str, Decoder] = dict(
         _decoder(PolicyMessage, cors_policy),
         _decoder(BulkheadPerRoute, bulkheads),
         _decoder(CircuitBreakerPerRoute, circuit_breakers),
+        _decoder(ExtAuthzPerRoute, route_authorization),
         _decoder(HTTPFault, fault),
     )
 )

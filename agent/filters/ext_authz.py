@@ -1,14 +1,14 @@
-"""What an authorization service is shown of a request, and what of its answer counts.
+"""What an authorization service over HTTP is shown of a request, and what of its answer counts.
 
 Owns:   the head of the question, which headers of the answer go where.
-Not:    asking (agent.proxy.ext_authz).
+Not:    asking (agent.proxy.ext_authz_http), services over gRPC (checks).
 Source: Envoy's ext_authz_http_impl.cc: Host, Method, Path, Content-Length and Authorization are always shown; of a
         denial without a list everything but what belongs to the connection goes to the client.
 """
 
 from typing import Final
 
-from agent.codec.head import NO_BODY, Headers, RequestHead, name_of, value_of
+from agent.codec.head import Headers, RequestHead, name_of, value_of
 from agent.model.ext_authz import ExternalAuthorization
 from agent.model.matchers import StringMatcher
 from agent.router.matchers import TextMatcher
@@ -22,6 +22,7 @@ _OWN: Final = frozenset(
 _WITH_A_LIST: Final = frozenset({b"www-authenticate", b"location", b"proxy-authenticate"})
 # What a service must not change of a request: where it goes, and how its body is framed.
 _KEPT: Final = frozenset({*_OWN, b"expect"})
+PARTIAL_BODY: Final = b"x-envoy-auth-partial-body"
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
@@ -62,31 +63,33 @@ class Questions:
         self._prefix = config.path_prefix.encode()
         self._timeout_ms = b"%d" % round(config.timeout_s * 1000)
         self._added = tuple((name.encode(), value.encode()) for name, value in config.added_headers)
-        self._shown = Selection(config.request_headers)
+        self._shown = Selection(config.request_headers or ())
         self._hidden = Selection(config.disallowed_headers)
         self._to_upstream = Selection(config.to_upstream)
         self._appended = Selection(config.appended_upstream)
         self._to_client = Selection(config.to_client) if config.to_client is not None else None
         self._to_client_allowed = Selection(config.to_client_allowed)
 
-    def head(self, request: RequestHead) -> RequestHead:
-        """What the service is sent; it has no body."""
+    def head(self, request: RequestHead, body: bytes, partial: bytes) -> RequestHead:
+        """What the service is sent before `body`. `partial`: whether that is not all, b"" = no body is shown."""
         headers = Headers()
         headers.add(b"host", request.authority)
         for line in request.headers.lines:
             name = name_of(line)
-            if name in _OWN or name == b"content-length":
+            if name in _OWN or name in (b"content-length", PARTIAL_BODY):
                 continue
             if (name in _ALWAYS or self._shown.has(name)) and not self._hidden.has(name):
                 headers.append(name, value_of(line))
         for name, value in self._added:
             headers.set(name, value)
-        headers.set(b"content-length", b"0")
+        if partial:
+            headers.set(PARTIAL_BODY, partial)
+        headers.set(b"content-length", b"%d" % len(body))
         headers.set(b"x-envoy-internal", b"true")
         headers.set(b"x-envoy-expected-rq-timeout-ms", self._timeout_ms)
         made = RequestHead(request.method, self._prefix + request.path, request.authority, headers)
         made.scheme = request.scheme
-        made.content_length = NO_BODY
+        made.content_length = len(body)
         return made
 
     def allow(self, request: RequestHead, answer: Headers) -> Fields:

@@ -20,8 +20,14 @@ from agent.model.route import HeaderAction, HeaderOps
 _OURS = hop_by_hop.FIELDS | {b"host", b"content-length"}
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _APPEND, _ADD_IF_ABSENT = HeaderAction.APPEND, HeaderAction.ADD_IF_ABSENT
 _OVERWRITE, _OVERWRITE_IF_EXISTS = HeaderAction.OVERWRITE, HeaderAction.OVERWRITE_IF_EXISTS
+
+
+def is_field(name: bytes, value: bytes) -> bool:
+    """Whether they can be sent as a field."""
+    return bool(_TOKEN.fullmatch(name)) and not _UNSENDABLE.search(value)
 
 
 class _Addition:

@@ -10,8 +10,9 @@ from typing import Final
 
 from agent.filters.rate_limit_descriptors import CompiledRule, Entries
 from agent.filters.subject import Subject
-from agent.filters.token_buckets import SharedBucket, TokenCells, tag_of
+from agent.filters.token_buckets import SharedBucket, TokenCells
 from agent.model.rate_limit import DescriptorBucket, LocalRateLimit, TokenBucket
+from agent.model.tags import tag_of
 
 Matched = tuple[SharedBucket, int]  # with its tag
 _DEFAULT: Final = "default"

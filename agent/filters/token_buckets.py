@@ -1,7 +1,7 @@
 """Token buckets shared by workers without a lock.
 
 Owns:   taking from a bucket, the table in which buckets are found by tag.
-Not:    the memory (agent.ipc.token_memory), which request takes from which bucket (local_rate_limit).
+Not:    the memory (agent.ipc.table_memory), which request takes from which bucket (local_rate_limit).
 Source: design section 1: one single-writer cell per worker, summed at the check.
 
 A bucket is counted in nanoseconds of its filling: a token costs the time that one takes to come. Since the clock began,
@@ -16,8 +16,6 @@ Invariants: an entry has one writer, the worker of its slot; others only read. W
         another's is full again.
 """
 
-from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Final
 
 from agent.model.token_cells import FIELDS, SEEN, SETS, SPENT, TABLE, TAG, WASTED, WAYS
@@ -37,12 +35,6 @@ class SharedBucket:
         self.full_ns: int = min(max_tokens * self.cost_ns, _HIGHEST_NS)
         self.rate: float = tokens_per_fill / fill_interval_s
         self.reset_s: int = -(-self.cost_ns // 1_000_000_000)  # as Envoy tells it: until an empty one has one token
-
-
-def tag_of(parts: Sequence[str]) -> int:
-    """A name for a bucket, the same in all workers; never 0."""
-    digest = blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1 or 1
 
 
 class TokenCells:

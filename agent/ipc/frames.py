@@ -55,7 +55,9 @@ MESSAGES: tuple[type, ...] = (
     messages.BreakerGone,
     messages.Cells,
     messages.TokenMemory,
+    messages.CountMemory,
     messages.LimitAnswers,
+    messages.CheckAnswers,
     messages.Ping,
     messages.Drain,
     messages.Ready,
@@ -64,6 +66,7 @@ MESSAGES: tuple[type, ...] = (
     messages.EjectRequest,
     messages.BreakerNews,
     messages.LimitQuestions,
+    messages.CheckQuestions,
     messages.StatsDelta,
     messages.Drained,
 )

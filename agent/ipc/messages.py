@@ -4,8 +4,10 @@ Owns:   the vocabulary. `agent.ipc.frames` turns it into bounded, length-prefixe
 Not:    sockets, processes.
 
 Supervisor to worker: Welcome, then Put*/Commit at any time, AddListener (with one descriptor by SCM_RIGHTS),
-Identities, HostState, HashTables, TokenMemory and BreakerState (with one descriptor), LimitAnswers, Ping, Drain.
-Worker to supervisor: Ready, Committed, Pong, EjectRequest, BreakerNews, LimitQuestions, StatsDelta, Drained.
+Identities, HostState, HashTables, TokenMemory and BreakerState (with one descriptor), LimitAnswers, CheckAnswers, Ping,
+Drain.
+Worker to supervisor: Ready, Committed, Pong, EjectRequest, BreakerNews, LimitQuestions, CheckQuestions, StatsDelta,
+Drained.
 Invariant: between two Commits a worker serves exactly the config of the first;
   a request keeps the config it began with.
 """
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from agent.model.circuit_breaker import Phase
 from agent.model.cluster import Cluster, HashTable, LoadAssignment
+from agent.model.ext_authz import CheckAnswer, CheckQuestion
 from agent.model.listener import Listener
 from agent.model.rate_limit import LimitAnswer, LimitQuestion
 from agent.model.route import RouteConfiguration, VirtualHost
@@ -107,7 +110,7 @@ class HashTables:
 class Cells:
     """Which block of the shared memory counts this cluster's connections, pending, requests and retries.
 
-    Instead of a cluster it may be a bulkhead (agent.model.bulkhead.cells_of). Comes before the Commit that brings it.
+    Comes before the Commit that brings it.
     Layout: agent.ipc.shared.
     """
 
@@ -139,7 +142,18 @@ class BreakerGone:
 class TokenMemory:
     """The token buckets that all `slots` share, this worker as `slot`; the descriptor of their memory comes with it.
 
-    Layout: agent.ipc.token_memory.
+    Layout: agent.model.token_cells.
+    """
+
+    slot: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountMemory:
+    """What all `slots` count together under names, this worker as `slot`; the descriptor of their memory comes with it.
+
+    Comes before the first Commit. Layout: agent.model.count_cells.
     """
 
     slot: int
@@ -151,6 +165,13 @@ class LimitAnswers:
     """What the rate limit service says to questions of this worker."""
 
     answers: tuple[LimitAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnswers:
+    """What authorization services say to questions of this worker."""
+
+    answers: tuple[CheckAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +246,17 @@ class LimitQuestions:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckQuestions:
+    """Ask authorization services over gRPC; the answers come as CheckAnswers, in any order, each once, or never.
+
+    `dropped`: numbers of questions of before for whose answers nobody waits any more.
+    """
+
+    questions: tuple[CheckQuestion, ...]
+    dropped: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StatsDelta:
     """What happened since the last one, at most once a second.
 
@@ -250,6 +282,8 @@ class Drained:
 
 ToWorker = (
     Welcome | Put | Remove | Commit | AddListener | Identities | HostState | HashTables | BreakerState | BreakerGone
-    | Cells | TokenMemory | LimitAnswers | Ping | Drain
+    | Cells | TokenMemory | CountMemory | LimitAnswers | CheckAnswers | Ping | Drain
 )  # fmt: skip
-ToSupervisor = Ready | Committed | Pong | EjectRequest | BreakerNews | LimitQuestions | StatsDelta | Drained
+ToSupervisor = (
+    Ready | Committed | Pong | EjectRequest | BreakerNews | LimitQuestions | CheckQuestions | StatsDelta | Drained
+)  # fmt: skip

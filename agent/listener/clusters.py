@@ -16,7 +16,6 @@ from agent.cluster.hash_tables import Table
 from agent.ipc.messages import EjectRequest
 from agent.ipc.shared import SharedCells
 from agent.listener.tables import ClusterParts, NonsenseError
-from agent.model.bulkhead import CELLS
 from agent.model.cluster import HashTable
 from agent.proxy import global_rate_limit
 from agent.proxy.runtime import Runtime
@@ -29,7 +28,6 @@ class Clusters:
 
     def __init__(self, runtime: Runtime, cells: SharedCells, slot: int, eject: Callable[[EjectRequest], None]) -> None:
         self._stats = runtime.stats
-        self._bulkheads = runtime.bulkheads
         self._parts = Parts(
             wheel=runtime.wheel, tls_contexts=runtime.tls, rng=runtime.rng, eject=eject, callers=runtime.callers
         )
@@ -85,9 +83,6 @@ class Clusters:
             row = self._cells.row(block, self._slot)
         except IndexError as error:
             raise NonsenseError(f"cells of {name}: {error}") from error
-        if name.startswith(CELLS):
-            self._bulkheads.use_row(name, row)
-            return
         self._blocks[name] = block
         if name in self.live:
             self.live[name].use_row(row)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from agent.ipc.messages import BreakerNews, EjectRequest, LimitQuestions, StatsDelta
+from agent.ipc.messages import BreakerNews, CheckQuestions, EjectRequest, LimitQuestions, StatsDelta
 from agent.ipc.shared import SharedCells
 from agent.listener.clusters import Clusters
 from agent.listener.listeners import Chain, Listeners
@@ -59,7 +59,7 @@ class Serving:
         log_path: Path,
         eject: Callable[[EjectRequest], None],
         committed: Committed,
-        news: Callable[[BreakerNews | LimitQuestions], None] = lambda _: None,
+        news: Callable[[BreakerNews | LimitQuestions | CheckQuestions], None] = lambda _: None,
     ) -> None:
         """`committed` is called once per applied change, with the versions of its Commits."""
         self._loop = asyncio.get_running_loop()

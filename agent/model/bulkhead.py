@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Final
 
 OTHERS: Final = "others"  # callers without an identity, and those for whom there is no room
-CELLS: Final = "bulkhead|"  # what their names begin with among those of shared cells, where clusters stand too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bulkhead:
-    """One bulkhead, `name` = namespace/name of its policy. It is for the requests of a route that go to one of
-    `clusters`; none = all of them.
+    """One bulkhead, `name` = namespace/name of its policy, on the callee's side with the instance behind it. It is for
+    the requests of a route that go to one of `clusters`; none = all of them.
 
     `most`: requests under way at once in all workers; `most_per_caller`: of one caller. `queue`: requests of one caller
-    that may wait in one worker, each for at most `max_wait_s`.
+    that may wait in one worker, each for at most `max_wait_s`. `by_certificate`: who calls is known by the certificate
+    of its connection, not by the port that it uses.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Bulkhead:
     most_per_caller: int = 25
     queue: int = 0
     max_wait_s: float = 0.0
+    by_certificate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,3 @@ class Bulkheads:
 
 
 NO_BULKHEADS = Bulkheads()
-
-
-def cells_of(name: str, caller: str = "") -> str:
-    """Under what name the shared cells of a bulkhead, or of one of its callers, are known."""
-    return f"{CELLS}{name}|{caller}" if caller else f"{CELLS}{name}"

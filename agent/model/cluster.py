@@ -158,3 +158,11 @@ class Cluster:
     tls: UpstreamTls | None = None  # used where no transport socket match fits
     http2: bool = False
     service: tuple[str, str, str] | None = None  # (host, name, namespace) as metrics name it
+
+    def tls_for(self, endpoint: Endpoint) -> UpstreamTls | None:
+        """How to connect to an endpoint, None = plaintext: the first transport socket that fits, else the cluster's."""
+        marks = set(endpoint.transport)
+        for transport_socket in self.transport_sockets:
+            if marks.issuperset(transport_socket.match):
+                return transport_socket.tls
+        return self.tls

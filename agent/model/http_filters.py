@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from agent.model.bulkhead import Bulkheads
 from agent.model.circuit_breaker import CircuitBreakers
 from agent.model.cors import CorsPolicy
-from agent.model.ext_authz import ExternalAuthorization
+from agent.model.ext_authz import ExternalAuthorization, RouteAuthorization
 from agent.model.fault import Fault
 from agent.model.jwt import JwtAuthentication
 from agent.model.rate_limit import GlobalRateLimit, LocalRateLimit
@@ -25,6 +25,7 @@ FilterConfig = (
     | Rbac
     | JwtAuthentication
     | ExternalAuthorization
+    | RouteAuthorization
 )
 NO_FAULT = Fault()
 NO_CORS = CorsPolicy()

@@ -1,7 +1,7 @@
 """The token buckets that all workers share, by place: the layout of one worker's table in the shared memory.
 
 Owns:   the places. A table is SETS sets of WAYS entries of FIELDS int64; a bucket is in the set `tag % SETS`.
-Not:    the memory itself (agent.ipc.token_memory), what the numbers mean (agent.filters.token_buckets).
+Not:    the memory itself (agent.ipc.table_memory), what the numbers mean (agent.filters.token_buckets).
 """
 
 from typing import Final

@@ -169,6 +169,11 @@ def stored(exchange: "Exchange", head: ResponseHead, body: bytes, flag: str, det
     _send(exchange, head, body)
 
 
+def too_large(exchange: "Exchange") -> None:
+    """A filter waits for more of the body than it may have."""
+    _reply(exchange, 413, b"Payload Too Large", "", "request_payload_too_large")
+
+
 def rate_limited(
     exchange: "Exchange",
     status: int,

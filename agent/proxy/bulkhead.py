@@ -1,6 +1,6 @@
 """The bulkhead on the way of a request: let in, made to wait, or refused.
 
-Owns:   which bulkhead a request obeys, its place there, the refusal.
+Owns:   which bulkhead a request obeys, in whose name, its place there, the refusal.
 Not:    room and queues (agent.cluster.bulkhead), the compartments of the worker (bulkhead_book).
 Invariant: room that a request has taken is given back when it is over, whoever ends it.
 """
@@ -51,7 +51,7 @@ class Place(Kept):
         self._exchange = exchange
         self._book = book
         self._policy = policy
-        self._compartment = book.compartment(policy, exchange.chain.identity)
+        self._compartment = book.compartment(policy, _caller(exchange, policy))
         self._resume = resume
         self._inside = False
         self._waiting: Waiting | None = None
@@ -99,6 +99,13 @@ class Place(Kept):
             self._inside = False
             self._compartment.leave()
             self._book.look(self._policy.name)
+
+
+def _caller(exchange: "Exchange", policy: Bulkhead) -> str:
+    """Who calls; "" = nobody knows."""
+    if policy.by_certificate:
+        return min(exchange.connection.peer_uris, default="")
+    return exchange.chain.identity
 
 
 def _refuse(exchange: "Exchange", details: str) -> None:

@@ -1,44 +1,56 @@
 """The bulkheads of one worker: their compartments by policy and caller, and when those who wait are looked at.
 
-Owns:   the compartments, the cells in which they count.
+Owns:   the compartments, what they are counted as.
 Not:    room and queues (agent.cluster.bulkhead), what a request does with them (bulkhead).
 Invariants: who waits is looked at when room is given back in this worker, and every LOOK_S; of callers of one policy at
-        most MAX_CALLERS have a compartment, the others share one.
+        most MAX_CALLERS have a compartment: a new one takes the place of one that is idle, else it shares one.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from agent.cluster.bulkhead import Cell, Compartment, own_cell
-from agent.ipc.shared import Row
-from agent.model.bulkhead import OTHERS, Bulkhead, cells_of
-from agent.model.cells import REQUESTS
+from agent.cluster.bulkhead import Compartment
+from agent.cluster.shared_counts import Count, SharedCounts
+from agent.ipc import table_memory
+from agent.model.bulkhead import OTHERS, Bulkhead
+from agent.model.count_cells import TABLE
+from agent.stats.gossamer import bulkhead_group
+from agent.stats.registry import Registry
 from agent.upstream.wheel import NEVER, Timed, TimerWheel
 
 LOOK_S: Final = 0.01
 MAX_CALLERS: Final = 1000
+ALL: Final = ""  # the caller that stands for all of them
 
 
 class BulkheadBook(Timed):
-    """One per worker."""
+    """One per worker. `counts`: until the supervisor gives those that all share, it has some of its own."""
 
-    __slots__ = ("_cells", "_clock", "_compartments", "_limits", "_rows", "_waited_at", "_wheel")
+    __slots__ = (
+        "_clock",
+        "_compartments",
+        "_limits",
+        "_max_callers",
+        "_stats",
+        "_totals",
+        "_waited_at",
+        "_wheel",
+        "counts",
+    )
 
-    def __init__(self, wheel: TimerWheel, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, wheel: TimerWheel, clock: Callable[[], float], stats: Registry, max_callers: int = MAX_CALLERS
+    ) -> None:
         super().__init__()
         self._wheel = wheel
         self._clock = clock
+        self._stats = stats
+        self._max_callers = max_callers
         self._limits: dict[str, tuple[int, int, int]] = {}  # by policy, which may have come with several routes
         self._compartments: dict[str, dict[str, Compartment]] = {}  # by policy, then caller
-        self._cells: dict[str, Cell] = {}
-        self._rows: dict[str, Row] = {}
+        self._totals: dict[str, Count] = {}  # by policy
         self._waited_at: set[str] = set()  # policies
-
-    def use_row(self, name: str, row: Row) -> None:
-        """Count `cells_of(...)` in this row of the shared memory."""
-        self._rows[name] = row
-        if name in self._cells:
-            self._cells[name].move(*_places(row))
+        self.counts = SharedCounts(table_memory.private(TABLE), 1, 0)
 
     def compartment(self, policy: Bulkhead, caller: str) -> Compartment:
         """The part of `caller`, made at its first request."""
@@ -48,23 +60,31 @@ class BulkheadBook(Timed):
             self._limits[policy.name] = limits
             for part in known.values():
                 part.configure(policy)
+        found = known.get(caller or OTHERS)
+        return found if found is not None else self._make(policy, caller or OTHERS, known)
+
+    def _make(self, policy: Bulkhead, caller: str, known: dict[str, Compartment]) -> Compartment:
+        if len(known) >= self._max_callers:
+            self._forget_idle(policy.name, known)
+        if len(known) >= self._max_callers:
+            caller = OTHERS
         found = known.get(caller)
         if found is None:
-            if len(known) >= MAX_CALLERS:
-                caller = OTHERS
-            found = known.get(caller)
-        if found is None:
-            all_callers, own = self._cell(cells_of(policy.name)), self._cell(cells_of(policy.name, caller or OTHERS))
-            found = known[caller] = Compartment(policy, all_callers, own)
+            total = self._totals.get(policy.name)
+            if total is None:
+                total = self._totals[policy.name] = self._count(policy.name, ALL)
+            found = known[caller] = Compartment(policy, total, self._count(policy.name, caller))
         return found
 
-    def _cell(self, name: str) -> Cell:
-        found = self._cells.get(name)
-        if found is None:
-            found = self._cells[name] = own_cell()
-            if name in self._rows:
-                found.move(*_places(self._rows[name]))
-        return found
+    def _count(self, name: str, caller: str) -> Count:
+        group = self._stats.get(_stats_key(name, caller), lambda: bulkhead_group(name, caller))
+        return Count(self.counts, (name, caller), group.counts)
+
+    def _forget_idle(self, name: str, known: dict[str, Compartment]) -> None:
+        idle = next((caller for caller, part in known.items() if part.idle and caller != OTHERS), None)
+        if idle is not None:
+            del known[idle]
+            self._stats.drop(_stats_key(name, idle))
 
     def wait(self, name: str) -> None:
         """Somebody waits at a bulkhead."""
@@ -93,5 +113,5 @@ class BulkheadBook(Timed):
             self._waited_at.discard(name)
 
 
-def _places(row: Row) -> tuple[memoryview, int, tuple[int, ...]]:
-    return row.cells, row.own + REQUESTS, tuple(place + REQUESTS for place in row.rows)
+def _stats_key(name: str, caller: str) -> str:
+    return f"bulkhead.{name}|{caller}"

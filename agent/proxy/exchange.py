@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.codec.head import UNTIL_EOF, RequestHead, ResponseHead
 from agent.codec.protocol_error import ProtocolError
-from agent.codec.serialise import LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
+from agent.codec.serialise import CONTINUE, LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
 from agent.filters import response_headers
 from agent.proxy import answers, deadlines, hedging, retrying, routing, switched
 from agent.proxy.attempt import Attempt, TryOwner
@@ -127,6 +127,15 @@ class Exchange(TryOwner):
             answers.refuse_head(self, refusal)
         else:
             routing.route(self)
+
+    def ask_for_body(self) -> None:
+        """Somebody wants it: a client that waits for that is told to go on, once."""
+        head = self.head
+        if head.expect_continue:
+            head.expect_continue = False
+            head.headers.remove(b"expect")
+            if not self.request_complete:
+                self.connection.write(CONTINUE)
 
     def refuse(self, error: ProtocolError) -> None:
         """What came is no request."""

@@ -5,12 +5,14 @@ Source: Envoy's filters: the connection manager's configuration holds where no r
         specific level does, and of some filters all levels do.
 """
 
+from dataclasses import replace
+
 from agent.filters.cors import Cors
 from agent.filters.fault import FaultInjector
 from agent.model.bulkhead import Bulkheads
 from agent.model.circuit_breaker import CircuitBreakers
 from agent.model.cors import CorsPolicy
-from agent.model.ext_authz import ExternalAuthorization
+from agent.model.ext_authz import ExternalAuthorization, RouteAuthorization
 from agent.model.fault import Fault
 from agent.model.http_filters import FilterConfig, HttpFilter
 from agent.model.jwt import JwtAuthentication
@@ -55,6 +57,8 @@ def route_stage(own: HttpFilter, levels: tuple[FilterConfig | None, ...]) -> Sta
     if isinstance(own.config, CorsPolicy):
         policies = tuple(one for one in levels if isinstance(one, CorsPolicy))
         return CorsStage(Cors(policies)) if policies else None
+    if isinstance(own.config, ExternalAuthorization):
+        return _ext_authz(own.config, tuple(one for one in levels if isinstance(one, RouteAuthorization)))
     match levels[0]:
         case Fault() as fault:
             return FaultStage(FaultInjector(fault))
@@ -63,3 +67,14 @@ def route_stage(own: HttpFilter, levels: tuple[FilterConfig | None, ...]) -> Sta
         case Bulkheads() as bulkheads if bulkheads.bulkheads:
             return BulkheadStage(bulkheads)
     return None
+
+
+def _ext_authz(config: ExternalAuthorization, levels: tuple[RouteAuthorization, ...]) -> Stage | None:
+    """The most specific level decides; what the service is told adds up, from the widest level on."""
+    if not levels:
+        return ExtAuthzStage(config)
+    if levels[0].disabled:
+        return None
+    context = dict(pair for level in reversed(levels) for pair in level.context)
+    body = None if levels[0].without_body else config.body
+    return ExtAuthzStage(replace(config, body=body, context=tuple(sorted(context.items()))))

@@ -13,7 +13,7 @@ from agent.filters.rate_limit_descriptors import CompiledRule
 from agent.filters.rate_limit_fields import limit_fields
 from agent.model.rate_limit import GlobalRateLimit, LimitAnswer, LimitVerdict
 from agent.proxy import answers
-from agent.proxy.limit_book import Question
+from agent.proxy.question_book import Question
 from agent.proxy.stages import Kept, Stage
 from agent.stats import names
 from agent.stats.names import global_limit_group

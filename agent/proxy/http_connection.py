@@ -262,6 +262,8 @@ class HttpConnection(Timed):
 
     def _break(self, error: ProtocolError) -> None:
         """Bytes that are no request. The whole requests before them are answered first."""
+        if self._lingering or self.transport.is_closing():
+            return  # in the same bytes as a request that was answered before its end
         self.chain.counts[names.DOWN_CX_PROTOCOL_ERROR] += 1
         if self.exchange is not None and (self.exchange.request_complete or self._backlog):
             self._broken = error

@@ -8,12 +8,13 @@ Invariant: a request that no filter is for, and that nobody mirrors, has no pass
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.cluster.hosts import Host
 from agent.codec.head import ResponseHead
 from agent.filters.fault import FaultInjector
 from agent.filters.rbac import Asking
+from agent.model.ext_authz import ExternalAuthorization
 from agent.model.http_filters import HttpFilter
 from agent.model.listener import HttpConnectionManager
 from agent.model.route import Forward
@@ -22,7 +23,7 @@ from agent.proxy.attempt import Attempt
 from agent.proxy.fault import Faults, FaultStage, FaultyTry
 from agent.proxy.filter_stages import default_stage, route_stage
 from agent.proxy.mirror import MirroredRequest
-from agent.proxy.stages import Guard, Kept, Stage
+from agent.proxy.stages import BodyReader, Guard, Kept, Stage
 from agent.router.table import Match
 from agent.stats.groups import Group
 from agent.stats.registry import Registry
@@ -30,6 +31,7 @@ from agent.stats.registry import Registry
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
+MAX_STAGES: Final = 1000  # of one route
 _NO_STAGES: tuple[Stage, ...] = ()
 
 
@@ -48,7 +50,7 @@ class ChainFilters:
         # Several filters may bear one name, as Istio's of authorization do: these are told apart by their place.
         placed = [default_stage(one) for one in hcm.filters]
         self._default_stages = tuple(one for one in placed if one is not None)
-        self._before = tuple(zip(hcm.filters, placed, strict=True))
+        self._before = tuple(zip(hcm.filters, placed, map(_key_of, hcm.filters), strict=True))
         self.always = bool(self._default_stages) or any(one is not None for one in self._defaults.values())
 
     def group(self, key: str, make: Callable[[str], Group]) -> Group:
@@ -63,32 +65,39 @@ class ChainFilters:
         """Those that a request of the route passes, in order; None = a request without a route."""
         if match is None or match.filters is None:
             return self._default_stages
-        found = (_stage_for(one, default, match) for one, default in self._before)
+        found = (_stage_for(one, default, key, match) for one, default, key in self._before)
         return tuple(one for one in found if one is not None)
 
     def of_tries(self, match: Match | None) -> FaultInjector | None:
         """What happens to its tries."""
         if match is None or not self._tries:
             return None
-        found = (_stage_for(one, self._defaults[one.name], match) for one in self._tries)
+        found = (_stage_for(one, self._defaults[one.name], one.name, match) for one in self._tries)
         return next((one.injector for one in found if isinstance(one, FaultStage)), None)
 
 
-def _stage_for(own: HttpFilter, default: Stage | None, match: Match) -> Stage | None:
+def _key_of(own: HttpFilter) -> object:
+    """Under which a route's stages are kept: chains share routes, and what some filters do depends on the chain too."""
+    return object() if isinstance(own.config, ExternalAuthorization) else own.name
+
+
+def _stage_for(own: HttpFilter, default: Stage | None, key: object, match: Match) -> Stage | None:
     name = own.name
     if match.filters is None or name not in match.filters:
         return default
-    working: dict[str, Stage | None] = match.working
-    if name not in working:
-        working[name] = route_stage(own, match.filters[name])
-    return working[name]
+    working: dict[object, Stage | None] = match.working
+    if key not in working:
+        if len(working) >= MAX_STAGES:  # of chains that are gone
+            working.clear()
+        working[key] = route_stage(own, match.filters[name])
+    return working[key]
 
 
 class Passage:
     """Made for a request that a filter is for, or that is mirrored; `begin`, then the rest as things happen.
 
     `metadata`: what filters tell those behind them, by filter (Envoy's dynamic metadata). `guard`: sees answers first.
-    `asking`: what authorization knows of the request.
+    `asking`: what authorization knows of the request. `reader`: waits for the body; nothing behind it has begun.
     """
 
     __slots__ = (
@@ -103,6 +112,7 @@ class Passage:
         "guard",
         "metadata",
         "mirrors",
+        "reader",
     )
 
     def __init__(self, exchange: "Exchange") -> None:
@@ -114,6 +124,7 @@ class Passage:
         self._then: Callable[[], None] | None = None
         self._kept: list[Kept] = []
         self.guard: Guard | None = None
+        self.reader: BodyReader | None = None
         self.asking: Asking | None = None
         self.metadata: dict[str, dict[str, Any]] = {}
         self.mirrors: list[MirroredRequest] = []
@@ -175,10 +186,16 @@ class Passage:
         return FaultyTry(self._exchange, host, self.faults, self._injector)
 
     def on_request_body(self, data: bytes) -> None:
+        if self.reader is not None:
+            self.reader.on_body()
+            return
         for mirror in self.mirrors:
             mirror.on_request_body(data)
 
     def on_request_end(self) -> None:
+        if self.reader is not None:
+            self.reader.on_body()
+            return
         attempt = self._exchange.attempt
         if isinstance(attempt, FaultyTry):
             attempt.on_request_end()
@@ -204,7 +221,7 @@ class Passage:
 
     def end(self) -> None:
         """The request is over."""
-        self._then = None
+        self._then = self.reader = None
         for kept in self._kept:
             kept.end()
         for mirror in self.mirrors:

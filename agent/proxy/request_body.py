@@ -3,7 +3,7 @@
 Owns:   what is kept of it, its form on the wire, whether reading from the client waits.
 Not:    when it is sent (exchange), parsing.
 Source: data-plane.md 1.5, "Buffering".
-Invariant: no more than REPLAY_BYTES, and what one read may add to it, are ever kept.
+Invariant: no more than REPLAY_BYTES, or what a filter waits for, and what one read may add to it, are ever kept.
 """
 
 from typing import TYPE_CHECKING
@@ -20,31 +20,40 @@ REPLAY_BYTES = 64 * 1024
 class RequestBody:
     """Made for a request that has a body, or may switch protocols. `whole`: all that has come of it is kept."""
 
-    __slots__ = ("_connection", "_head", "_held", "_parts", "_size", "whole")
+    __slots__ = ("_connection", "_head", "_held", "_parts", "_room", "size", "whole")
 
     def __init__(self, connection: "HttpConnection", head: RequestHead) -> None:
         self.whole = True
         self._connection = connection
         self._head = head  # its framing may still change
         self._parts: list[bytes] = []
-        self._size = 0
+        self._room = REPLAY_BYTES
+        self.size = 0  # of what is kept
         self._held = False
 
     def keep(self, data: bytes) -> None:
         """A part has come."""
         if self.whole:
             self._parts.append(data)
-            self._size += len(data)
+            self.size += len(data)
 
     def queue(self, data: bytes) -> None:
         """Bytes for the protocol that the host has not switched to yet."""
         self._parts.append(data)
-        self._size += len(data)
+        self.size += len(data)
 
     @property
     def full(self) -> bool:
         """More than is kept for long waits to be sent."""
-        return self._size > REPLAY_BYTES
+        return self.size > self._room
+
+    def make_room(self, size: int) -> None:
+        """Keep so much, or the usual, before it is sent."""
+        self._room = max(size, REPLAY_BYTES)
+
+    def first(self, size: int) -> bytes:
+        """What has come of the first `size` bytes, before a try was sent."""
+        return b"".join(self._parts)[:size]
 
     def beginning(self, complete: bool) -> bytes:
         """What a try sends with its head. Bytes behind a request to switch are for the new protocol: not those."""
@@ -70,16 +79,16 @@ class RequestBody:
 
     def was_sent(self) -> None:
         """A try has all of it: what is too large to be sent again is forgotten."""
-        if self._size > REPLAY_BYTES:
+        if self.size > REPLAY_BYTES:
             self.whole = False
             self._parts.clear()
-            self._size = 0
+            self.size = 0
 
     def take(self) -> bytes:
         """What is kept, which then is not kept any more: it belongs to the protocol that the host has switched to."""
         data = b"".join(self._parts)
         self._parts.clear()
-        self._size = 0
+        self.size = 0
         return data
 
     def hold(self, wait: bool) -> None:

@@ -8,7 +8,6 @@ Invariant: a request keeps the configuration with which it was routed.
 
 from typing import TYPE_CHECKING
 
-from agent.codec.serialise import CONTINUE
 from agent.model.route import Forward, Redirect, WeightedCluster
 from agent.proxy import answers, deadlines, switched
 from agent.proxy.mirror import copies_of
@@ -77,10 +76,7 @@ def _forward(exchange: "Exchange", action: Forward, snapshot: Snapshot) -> None:
         return
     chain.prepare_upstream(exchange)
     deadlines.start(exchange, action)
-    if head.expect_continue:
-        head.headers.remove(b"expect")
-        if not exchange.request_complete:
-            exchange.connection.write(CONTINUE)
+    exchange.ask_for_body()
     if action.mirrors and not head.upgrade:
         _mirror(exchange, action, snapshot)
     else:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from agent.cluster.workloads import CallerIndex
 from agent.filters.token_buckets import TokenCells
-from agent.ipc import token_memory
-from agent.ipc.messages import BreakerNews, LimitQuestions
+from agent.ipc import table_memory
+from agent.ipc.messages import BreakerNews, CheckQuestions, LimitQuestions
+from agent.model.token_cells import TABLE
 from agent.proxy.breaker_book import BreakerBook
 from agent.proxy.bulkhead_book import BulkheadBook
+from agent.proxy.check_book import CheckBook
 from agent.proxy.limit_book import LimitBook
 from agent.proxy.mirror import MirrorBook
 from agent.router.table import RouteTable
@@ -52,6 +54,7 @@ class Runtime:
         "breakers",
         "bulkheads",
         "callers",
+        "checks",
         "clock",
         "limits",
         "mirrors",
@@ -75,7 +78,7 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
-        send: Callable[[BreakerNews | LimitQuestions], None] = lambda _: None,
+        send: Callable[[BreakerNews | LimitQuestions | CheckQuestions], None] = lambda _: None,
     ) -> None:
         """`log_path`: where access logs for the standard streams go, which a worker does not have; `send`: to the
         supervisor."""
@@ -85,13 +88,14 @@ class Runtime:
         self.wall = wall  # seconds since the epoch
         self.rng = rng
         self.tls = TlsContexts()
-        self.tokens = TokenCells(token_memory.private(), 1, 0)  # until the supervisor gives those that all share
+        self.tokens = TokenCells(table_memory.private(TABLE), 1, 0)  # until the supervisor gives those that all share
         self.callers = CallerIndex()
         self.stats = Registry()
         self.mirrors = MirrorBook()
         self.breakers = BreakerBook(wheel, clock, send)
-        self.bulkheads = BulkheadBook(wheel, clock)
+        self.bulkheads = BulkheadBook(wheel, clock, self.stats)
         self.limits = LimitBook(wheel, clock, send)
+        self.checks = CheckBook(wheel, clock, send)
         self.worker_stats = self.stats.get("worker.", worker_group)
         self.snapshot = Snapshot(0, {}, {})
         self._log_path = log_path

@@ -44,6 +44,16 @@ class Kept:
         """The request is over, whoever has ended it; nothing may follow."""
 
 
+class BodyReader(Kept):
+    """One that waits for the request's body. A passage has one at most at a time: `exchange.passage.reader`."""
+
+    __slots__ = ()
+
+    def on_body(self) -> None:
+        """More of it has come, or its end; all that has come is in `exchange.body`."""
+        raise NotImplementedError
+
+
 class Guard(Kept):
     """One that sees what the host answers before the client does, and may put something else in its place.
 

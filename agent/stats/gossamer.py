@@ -6,6 +6,8 @@ Not:    counting, summing and rendering (agent.admin.totals).
 
 from collections.abc import Mapping, Sequence
 
+from agent.stats.groups import Group, Layout
+
 PREFIX = "gossamer_"
 _SEPARATOR = "\x1f"  # between a metric's name and its label values
 CIRCUIT_BREAKER_STATE = "gossamer_circuit_breaker_state"
@@ -19,10 +21,17 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     CIRCUIT_BREAKER_REQUESTS: ("circuit_breaker", "caller", "result"),
 }
 
+_ONE_GAUGE = Layout(("",), gauges=frozenset({0}))
+
 
 def series(metric: str, values: Sequence[str]) -> str:
     """The name of one series: its label values in the order of LABELS."""
     return _SEPARATOR.join((metric, *values))
+
+
+def bulkhead_group(name: str, caller: str) -> Group:
+    """How many requests of a caller ("" = of all) are under way at a bulkhead."""
+    return Group(_ONE_GAUGE, series(BULKHEAD_REQUESTS, (name, caller)))
 
 
 def labels_of(name: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -199,12 +199,13 @@ JWT_CACHE_HIT: Final = 3
 JWT_CACHE_MISS: Final = 4
 JWT = Layout(_JWT)
 
-_EXT_AUTHZ = ("ok", "denied", "error", "disabled", "failure_mode_allowed")
+_EXT_AUTHZ = ("ok", "denied", "error", "disabled", "failure_mode_allowed", "invalid")
 EXT_OK: Final = 0
 EXT_DENIED: Final = 1
 EXT_ERROR: Final = 2
 EXT_DISABLED: Final = 3
 EXT_FAILURE_ALLOWED: Final = 4
+EXT_INVALID: Final = 5
 EXT_AUTHZ = Layout(_EXT_AUTHZ)
 
 _TCP = (

@@ -18,12 +18,13 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.ipc.channel import Channel
-from agent.ipc.messages import AddListener, Drain, Drained, Ready
+from agent.ipc.channel import Channel, ChannelFull
+from agent.ipc.messages import AddListener, CheckAnswers, CheckQuestions, Drain, Drained, Ready
 from agent.supervisor.unix import bind_unix, connect_unix
 from mesh.errors import ErrorCode, MeshError
 from mesh.logs import get_logger
@@ -35,6 +36,8 @@ SOCKET = "supervisor.sock"
 CONNECT_S = 1.0
 ANSWER_S = 5.0
 LEAVE_S = 15.0
+
+Ask = Callable[[int, CheckQuestions, Callable[[CheckAnswers], None]], None]
 
 
 class StateLock:
@@ -137,10 +140,11 @@ class Orphan:
 
 
 class Orphans:
-    """The workers that a predecessor has left."""
+    """The workers that a predecessor has left. `ask`: who answers what they ask (worker, questions, where to)."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, ask: Ask = lambda worker, questions, reply: None) -> None:
         self._state_dir = state_dir
+        self._ask = ask
         self._orphans: list[Orphan] = []
         self.drained = False
 
@@ -193,11 +197,19 @@ class Orphans:
                 case Ready(pid=pid):
                     known.pid = pid
                     ready.set()
+                case CheckQuestions():
+                    self._ask(known.pid, message, reply)
                 case Drained():
                     known.gone = True
                 case _:
                     for descriptor in descriptors:
                         os.close(descriptor)
+
+        def reply(answers: CheckAnswers) -> None:
+            try:
+                known.channel.send(answers)
+            except ChannelFull:  # it does not read: it is of no use any more
+                known.channel.close()
 
         def on_closed(reason: str) -> None:
             known.gone = True

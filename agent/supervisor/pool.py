@@ -14,13 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent.ipc import permits, token_memory
+from agent.ipc import permits, table_memory
 from agent.ipc.messages import (
     CLUSTER,
     LISTENER,
     BreakerGone,
     BreakerNews,
     BreakerState,
+    CheckAnswers,
+    CheckQuestions,
+    CountMemory,
     EjectRequest,
     HashTables,
     HostState,
@@ -30,8 +33,8 @@ from agent.ipc.messages import (
     StatsDelta,
     TokenMemory,
 )
+from agent.model import count_cells, token_cells
 from agent.model.listener import Listener
-from agent.supervisor.bulkheads import BulkheadNames
 from agent.supervisor.cells import CellBook
 from agent.supervisor.sockets import ListenerSockets
 from agent.supervisor.worker_link import Launch, Owner, Target, WorkerLink
@@ -54,6 +57,7 @@ class Hooks(Protocol):
     def eject_request(self, request: EjectRequest) -> None: ...
     def breaker_news(self, news: BreakerNews) -> None: ...
     def limit_questions(self, questions: LimitQuestions, reply: Callable[[LimitAnswers], None]) -> None: ...
+    def check_questions(self, pid: int, questions: CheckQuestions, reply: Callable[[CheckAnswers], None]) -> None: ...
     def stats(self, pid: int, delta: StatsDelta) -> None: ...
     def worker_gone(self, pid: int) -> None: ...
 
@@ -93,8 +97,8 @@ class WorkerPool(Owner):
         self._ejected: set[tuple[str, str]] = set()
         self._hash_tables: dict[str, tuple[HashTables, int]] = {}  # by cluster, with the descriptor of their memory
         self._breakers: dict[tuple[str, str], tuple[BreakerState, int]] = {}  # with the permits' descriptor, or -1
-        self._tokens = token_memory.create(launch.slots)
-        self._bulkheads = BulkheadNames()
+        self._tokens = table_memory.create("gossamer-tokens", token_cells.TABLE, launch.slots)
+        self._counts = table_memory.create("gossamer-counts", count_cells.TABLE, launch.slots)
         self._stopping = False
         self._abandoned = False
         self._news = asyncio.Event()  # a worker has confirmed something, or is gone
@@ -219,7 +223,7 @@ class WorkerPool(Owner):
         for name in [name for name in self._sockets.problems if name not in self._tables[LISTENER]]:
             self._sockets.close(name)
         self._bound = {**self._tables, LISTENER: listeners}
-        missed = self._cells.follow([*self._bound[CLUSTER], *self._bulkheads.of(self._bound)])
+        missed = self._cells.follow(self._bound[CLUSTER])
         if missed:
             _log.error("too many clusters to count their limits for all", left_out=len(missed), first=missed[0])
         self._targets = [self._target(number) for number in range(len(self._slots))]
@@ -272,6 +276,7 @@ class WorkerPool(Owner):
         slot.link = link
         _log.info("worker started", slot=number, pid=link.pid)
         link.send(TokenMemory(number, len(self._slots)), self._tokens)
+        link.send(CountMemory(number, len(self._slots)), self._counts)
         if self._identities is not None:
             link.send(self._identities)
         for cluster, host in self._ejected:
@@ -316,6 +321,9 @@ class WorkerPool(Owner):
     def on_limit_questions(self, worker: WorkerLink, questions: LimitQuestions) -> None:
         self._hooks.limit_questions(questions, worker.send)
 
+    def on_check_questions(self, worker: WorkerLink, questions: CheckQuestions) -> None:
+        self._hooks.check_questions(worker.pid, questions, worker.send)
+
     def on_stats(self, worker: WorkerLink, delta: StatsDelta) -> None:
         self._hooks.stats(worker.pid, delta)
 
@@ -330,6 +338,7 @@ class WorkerPool(Owner):
         slot.link = None
         self._news.set()
         self._hooks.worker_gone(worker.pid)
+        table_memory.clear(self._counts, count_cells.TABLE, worker.slot)
         if self._stopping:
             _log.info("worker ended", slot=worker.slot, pid=worker.pid, reason=reason)
             return

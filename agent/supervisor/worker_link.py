@@ -35,8 +35,11 @@ from agent.ipc.messages import (
     BreakerNews,
     BreakerState,
     Cells,
+    CheckAnswers,
+    CheckQuestions,
     Commit,
     Committed,
+    CountMemory,
     Drain,
     Drained,
     EjectRequest,
@@ -62,7 +65,10 @@ from mesh.tasks import spawn
 
 _log = get_logger(__name__)
 
-Told = Identities | HostState | HashTables | TokenMemory | LimitAnswers | BreakerState | BreakerGone
+Told = (
+    Identities | HostState | HashTables | TokenMemory | CountMemory | LimitAnswers | CheckAnswers | BreakerState
+    | BreakerGone
+)  # fmt: skip
 SILENT_S = 2.0
 START_S = 20.0  # a cold disk: python and its modules are read
 SLICE = 32
@@ -113,6 +119,9 @@ class Owner:
         raise NotImplementedError
 
     def on_limit_questions(self, worker: "WorkerLink", questions: LimitQuestions) -> None:
+        raise NotImplementedError
+
+    def on_check_questions(self, worker: "WorkerLink", questions: CheckQuestions) -> None:
         raise NotImplementedError
 
     def on_stats(self, worker: "WorkerLink", delta: StatsDelta) -> None:
@@ -309,6 +318,8 @@ class WorkerLink:
                 self._owner.on_breaker_news(message)
             case LimitQuestions():
                 self._owner.on_limit_questions(self, message)
+            case CheckQuestions():
+                self._owner.on_check_questions(self, message)
             case StatsDelta():
                 self._owner.on_stats(self, message)
             case Drained():

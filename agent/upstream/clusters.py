@@ -336,12 +336,8 @@ class UpstreamCluster:
         return pool
 
     def tls_for(self, endpoint: Endpoint) -> UpstreamTls | None:
-        """How to connect to an endpoint, None = plaintext: the first transport socket that fits, else the cluster's."""
-        marks = set(endpoint.transport)
-        for transport_socket in self.config.transport_sockets:
-            if marks.issuperset(transport_socket.match):
-                return transport_socket.tls
-        return self.config.tls
+        """How to connect to an endpoint, None = plaintext."""
+        return self.config.tls_for(endpoint)
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 

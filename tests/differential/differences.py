@@ -94,7 +94,18 @@ DIFFERENCES: dict[str, Difference] = {
     "http-10-chunked": Difference(
         places=WHOLE, holds=lambda envoy, agent: _status(agent) == 400 and not agent.requests
     ),
+    "exp-zero": Difference(
+        places=WHOLE, holds=lambda envoy, agent: agent.answers[-1].body == b"Jwt is expired" != envoy.answers[-1].body
+    ),
+    "authorizer-status": Difference(
+        places=r"answer0 .*|log0 .*", holds=lambda envoy, agent: (_status(envoy), _status(agent)) == (700, 403)
+    ),
+    "authorizer-fields": Difference(places=WHOLE, holds=_refused(200, 500)),
+    "authorizer-framing": Difference(
+        places=r"request0 connection", values=lambda envoy, agent: envoy == ("close",) and agent == ABSENT
+    ),
     # --- kinder, or more exact
+    "claim-unfit-for-a-field": Difference(places=WHOLE, holds=_served(503)),
     "retry-after": Difference(places=r"answer\d+ retry-after", values=_absent_from_envoy),
     "http-10": Difference(places=WHOLE, holds=_served(426)),
     "http-10-answers": Difference(

@@ -12,6 +12,7 @@ from tests.differential import (
     test_cors,
     test_faults,
     test_fields,
+    test_grpc_authorization,
     test_hedging,
     test_limits,
     test_mirrors,
@@ -20,6 +21,7 @@ from tests.differential import (
     test_resilience,
     test_rewrites,
     test_routing,
+    test_tokens,
 )
 from tests.differential.case import Case, Do, answer, get
 from tests.differential.client import run_client
@@ -44,6 +46,7 @@ _MODULES = (
     test_cors,
     test_faults,
     test_fields,
+    test_grpc_authorization,
     test_hedging,
     test_limits,
     test_mirrors,
@@ -52,6 +55,7 @@ _MODULES = (
     test_resilience,
     test_rewrites,
     test_routing,
+    test_tokens,
 )
 
 

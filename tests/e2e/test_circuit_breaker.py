@@ -1,5 +1,7 @@
 """Circuit breakers and bulkheads from a posted policy to an answer; who calls has two workloads and two workers."""
 
+import re
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     with meshes.local_mesh(tmp_path_factory.mktemp("breaker")) as mesh:
         mesh.start_control_plane()
         mesh.start_service(USERS, 2)
-        mesh.start_agent("node-2", 2, (USERS,))
+        mesh.start_agent("node-2", 2, (USERS,), proxy={"workers": 2})
         mesh.start_agent("node-4", 4, (meshes.ORDERS, CART), proxy={"workers": 2})
         mesh.wait_revision(mesh.apply(meshes.SERVICE))
         yield mesh
@@ -150,6 +152,52 @@ def test_a_bulkhead_shares_its_room_out(mesh: LocalMesh) -> None:
     mesh.behave(2, USERS.port)
     assert call(mesh).status == 200
     delete(mesh, "bulkheads", "users")
+
+
+def test_at_the_callee_a_flood_leaves_the_others_their_share(mesh: LocalMesh) -> None:
+    """Callers are known by their certificates; who shows none has the share of all such."""
+    apply(
+        mesh,
+        "apiVersion: gossamer.mesh/v1\nkind: Bulkhead\nmetadata: {name: users}\n"
+        "spec: {target: {host: user-service}, enforceAt: [INBOUND], maxConcurrent: 6, sharePercent: 34,\n"
+        "       queue: {size: 1, maxWait: 50ms}}\n",
+    )
+    mesh.behave(2, USERS.port, delay_s=1.0)
+    callee, flooded, ended = mesh.agents["node-2"], Counter[tuple[int, bytes]](), threading.Event()
+
+    def flood() -> None:
+        while not ended.is_set():
+            reply = call(mesh, "cart")
+            flooded[reply.status, reply.body if reply.status != 200 else b""] += 1
+
+    plain = f"{callee.address}:{inbound_port(mesh)}"
+    with ThreadPoolExecutor(12) as pool:
+        running = [pool.submit(flood) for _ in range(10)]
+        try:
+            wait_until("refusals", lambda: flooded[503, b"bulkhead is full"] >= 20)
+            assert [call(mesh, "order-service").status for _ in range(4)] == [200] * 4
+            assert [request(plain, "GET", "/users/1").status for _ in range(2)] == [200] * 2
+            shown = request(callee.admin, "GET", "/stats/prometheus").body.decode()
+        finally:
+            ended.set()
+        assert all(one.exception() is None for one in running)
+    assert flooded.keys() == {(200, b""), (503, b"bulkhead is full")}
+    found = re.findall(r'gossamer_bulkhead_requests{bulkhead="(.*)",caller="(.*)"} ([0-9]+)', shown)
+    cart = [int(count) for name, caller, count in found if caller.endswith("/sa/cart")]
+    assert len(cart) == 1
+    assert 1 <= cart[0] <= 3, "a share of two; two workers may each let one more in at the same instant"
+    assert {name for name, _, _ in found} == {f"default/users/{USERS.id}"}
+    assert {caller.rpartition("/")[2] for _, caller, _ in found} == {"", "cart", "order-service", "others"}
+    log = (callee.state_dir / "access.log").read_text()
+    assert '"UO"' in log
+    assert "bulkhead_full" in log
+    mesh.behave(2, USERS.port)
+    delete(mesh, "bulkheads", "users")
+
+
+def inbound_port(mesh: LocalMesh) -> int:
+    [service] = mesh.rest("GET", "/mesh/v1/endpoints?service=user-service").json["items"]
+    return int(service["address"].rpartition(":")[2])
 
 
 def _counted(seen: Counter[int], status: int) -> int:

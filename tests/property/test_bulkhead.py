@@ -3,11 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.cluster.bulkhead import Cell, Compartment, Waiting
+from agent.cluster.bulkhead import Compartment, Waiting
+from agent.cluster.shared_counts import Count, SharedCounts
 from agent.model.bulkhead import Bulkhead
+from agent.model.count_cells import FIELDS, TABLE, UNDER_WAY
 from tests.support.depth import examples
 
 WORKERS, CALLERS = 2, 3
+MEMORY = memoryview(bytearray(8 * TABLE * WORKERS)).cast("q")  # one for all examples: names of before stay in it
 
 
 class Mesh:
@@ -16,15 +19,11 @@ class Mesh:
     def __init__(self, policy: Bulkhead) -> None:
         self.policy = policy
         self.now = 0.0
-        memory = memoryview(bytearray(8 * WORKERS * (CALLERS + 1))).cast("q")
-        self.cells = memory
-        rows = [tuple(place * WORKERS + worker for worker in range(WORKERS)) for place in range(CALLERS + 1)]
+        counts = [SharedCounts(MEMORY, WORKERS, worker) for worker in range(WORKERS)]
+        self.totals = [Count(own, ("default/web", ""), [0]) for own in counts]
         self.parts = [
-            [
-                Compartment(policy, Cell(memory, rows[0][worker], rows[0]), Cell(memory, row[worker], row))
-                for row in rows[1:]
-            ]
-            for worker in range(WORKERS)
+            [Compartment(policy, total, Count(own, ("default/web", str(caller)), [0])) for caller in range(CALLERS)]
+            for own, total in zip(counts, self.totals, strict=True)
         ]
         self.inside = [[0] * CALLERS for _ in range(WORKERS)]
         self.queues: list[list[list[Waiting]]] = [[[] for _ in range(CALLERS)] for _ in range(WORKERS)]
@@ -71,8 +70,14 @@ class Mesh:
         for caller in range(CALLERS):
             assert sum(own[caller] for own in self.inside) <= policy.most_per_caller
         assert all(len(queue) <= policy.queue for own in self.queues for queue in own)
-        assert all(count >= 0 for count in self.cells)
-        assert sum(self.cells[:WORKERS]) == sum(map(sum, self.inside))
+        assert {total.total() for total in self.totals} == {sum(map(sum, self.inside))}
+
+    def clear(self) -> None:
+        """End all that is under way."""
+        for worker, inside in enumerate(self.inside):
+            for caller, count in enumerate(inside):
+                for _ in range(count):
+                    self.parts[worker][caller].leave()
 
 
 _events = st.tuples(
@@ -100,3 +105,5 @@ def test_any_history(policy: Bulkhead, events: list[tuple[str, int, int]]) -> No
     for name, worker, caller in events:
         getattr(mesh, name)(worker, caller)
         mesh.check()
+    mesh.clear()
+    assert not any(MEMORY[UNDER_WAY::FIELDS])

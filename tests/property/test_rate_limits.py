@@ -5,7 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.filters.token_buckets import SharedBucket, TokenCells, tag_of
+from agent.filters.token_buckets import SharedBucket, TokenCells
+from agent.model.tags import tag_of
 from agent.model.token_cells import SEEN, SPENT, TABLE, TAG, WASTED
 from controlplane.policy.rate_limit import Rate, Window
 from controlplane.ratelimit.windows import Counter

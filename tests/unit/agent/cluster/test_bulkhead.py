@@ -5,8 +5,10 @@ Source: data-plane.md 1.4 (resilience4j's bulkhead).
 
 from dataclasses import replace
 
-from agent.cluster.bulkhead import Cell, Compartment, Waiting, own_cell
+from agent.cluster.bulkhead import Compartment, Waiting
+from agent.cluster.shared_counts import Count, SharedCounts
 from agent.model.bulkhead import Bulkhead
+from agent.model.count_cells import TABLE
 
 POLICY = Bulkhead(name="default/web", most=3, most_per_caller=2, queue=2, max_wait_s=1.0)
 
@@ -29,8 +31,16 @@ class Asker:
 
 def pair() -> tuple[Asker, Asker]:
     """Two callers at one bulkhead."""
-    all_callers = own_cell()
-    return Asker(Compartment(POLICY, all_callers, own_cell())), Asker(Compartment(POLICY, all_callers, own_cell()))
+    (counts,) = workers(1)
+    total = Count(counts, ("default/web", ""), [0])
+    a, b = (Compartment(POLICY, total, Count(counts, ("default/web", name), [0])) for name in "ab")
+    return Asker(a), Asker(b)
+
+
+def workers(slots: int) -> list[SharedCounts]:
+    """What each of them counts in."""
+    memory = memoryview(bytearray(8 * TABLE * slots)).cast("q")
+    return [SharedCounts(memory, slots, slot) for slot in range(slots)]
 
 
 def test_a_caller_has_its_share_and_all_have_the_whole() -> None:
@@ -101,17 +111,29 @@ def test_another_policy_holds_at_once() -> None:
     assert a.wait("nobody") is None
 
 
-def test_workers_count_together_and_a_move_takes_along_what_is_under_way() -> None:
-    memory = memoryview(bytearray(16)).cast("q")
-    mine, others = Cell(memory, 0, (0, 1)), Cell(memory, 1, (0, 1))
-    here, there = own_cell(), Compartment(POLICY, others, own_cell())
-    part = Compartment(POLICY, here, own_cell())
-    assert part.enter()
-    here.move(memory, 0, (0, 1))
-    assert memory.tolist() == [1, 0]
+def test_workers_count_together() -> None:
+    here, there = (
+        Compartment(POLICY, Count(counts, ("default/web", ""), [0]), Count(counts, ("default/web", name), [0]))
+        for counts, name in zip(workers(2), "ab", strict=True)
+    )
+    assert here.enter()
     assert there.enter()
     assert there.enter()
-    assert mine.total() == 3
-    assert not part.enter()
+    assert not here.enter()
     there.leave()
-    assert part.enter()
+    assert here.enter()
+    assert not here.idle
+    here.leave()
+    here.leave()
+    assert here.idle
+
+
+def test_where_no_name_is_free_it_is_full() -> None:
+    """And nothing stays counted."""
+    (counts,) = workers(1)
+    total = Count(counts, ("default/web", ""), [0])
+    for place in range(0, TABLE, 2):
+        counts.cells[place], counts.cells[place + 1] = 1, 1
+    part = Compartment(POLICY, total, Count(counts, ("default/web", "a"), [0]))
+    assert not part.enter()
+    assert (total.here, part.idle) == (0, True)

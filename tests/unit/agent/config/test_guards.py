@@ -4,11 +4,24 @@ from typing import Any
 
 import pytest
 
+from agent.model.ext_authz import RouteAuthorization, ShownBody
 from agent.model.jwt import MayMiss, NeedsAll, NeedsAny, NeedsToken
 from agent.model.matchers import MatchKind
 from agent.model.rbac import Action
 from mesh.xds import type_url
-from tests.support.decoding import ROUTER, Json, listener, manager_refusal, manager_value, refusal, tcp, typed, value
+from tests.support.decoding import (
+    ROUTER,
+    Json,
+    host_refusal,
+    host_value,
+    listener,
+    manager_refusal,
+    manager_value,
+    refusal,
+    tcp,
+    typed,
+    value,
+)
 
 JWKS = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"}]}'
 BEYOND = "the agent does not enforce it"
@@ -41,6 +54,13 @@ def asks(service: Json | None = None, **fields: Any) -> Json:
     return _filter("ext_authz.v3.ExtAuthz", http_service={"server_uri": server, **(service or {})}, **fields)
 
 
+def asks_grpc(service: Json | None = None, **fields: Any) -> Json:
+    service = {"envoy_grpc": {"cluster_name": "c"}, **(service or {})}
+    if "google_grpc" in service:
+        del service["envoy_grpc"]
+    return _filter("ext_authz.v3.ExtAuthz", grpc_service=service, **fields)
+
+
 def config(one: Json) -> Any:
     return manager_value(http_filters=[one, ROUTER]).filters[0].config
 
@@ -70,6 +90,49 @@ def test_what_is_read() -> None:
     assert (asking.cluster, asking.timeout_s, asking.path_prefix, asking.status_on_error) == ("c", 1.0, "/x", 403)
     assert [own.kind for own in asking.to_client] == [MatchKind.EXACT]
     assert config(asks()).to_client is None
+
+
+def test_asking_over_grpc() -> None:
+    asking = config(
+        asks_grpc(
+            {
+                "envoy_grpc": {"cluster_name": "c", "authority": "authz"},
+                "timeout": "3s",
+                "initial_metadata": [{"key": "X-From", "value": "mesh"}],
+            },
+            with_request_body={"max_request_bytes": 10, "allow_partial_message": True, "pack_as_bytes": True},
+            failure_mode_allow=True,
+            failure_mode_allow_header_add=True,
+            include_peer_certificate=True,
+            metadata_context_namespaces=["a"],
+            validate_mutations=True,
+            disallowed_headers={"patterns": [{"exact": "cookie"}]},
+        )
+    )
+    assert (asking.grpc, asking.cluster, asking.authority, asking.timeout_s) == (True, "c", "authz", 3.0)
+    assert asking.call_headers == (("x-from", "mesh"),)
+    assert asking.body == ShownBody(max_bytes=10, partial=True, as_bytes=True)
+    assert (asking.fail_open, asking.mark_failure, asking.certificate, asking.validates) == (True, True, True, True)
+    assert asking.metadata == ("a",)
+    assert asking.request_headers is None, "all"
+    assert len(asking.disallowed_headers) == 1
+    few = config(asks_grpc(allowed_headers={"patterns": [{"exact": "a"}]}))
+    assert len(few.request_headers) == 1
+    assert (few.timeout_s, few.body) == (0.2, None)
+
+
+def test_what_routes_say_of_asking() -> None:
+    name = "envoy.filters.http.ext_authz"
+    settings = {"context_extensions": {"b": "2", "a": "1"}, "disable_request_body_buffering": True}
+    said = typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", check_settings=settings)
+    (found,) = host_value(typed_per_filter_config={name: said}).filters
+    assert found.config == RouteAuthorization(without_body=True, context=(("a", "1"), ("b", "2")))
+    off = typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+    assert host_value(typed_per_filter_config={name: off}).filters[0].config == RouteAuthorization(disabled=True)
+    more = typed(
+        "filters.http.ext_authz.v3.ExtAuthzPerRoute", check_settings={"with_request_body": {"max_request_bytes": 1}}
+    )
+    assert "check_settings.with_request_body: found a value" in host_refusal(typed_per_filter_config={name: more})
 
 
 def _deep(levels: int) -> Json:
@@ -110,11 +173,23 @@ _P = 'rules.policies["p"]'
         (jwt(filter_state_rules={"name": "a"}), "filter_state_rules: found a value"),
         (jwt(rules=[{"match": {"prefix": "/", "query_parameters": [{"name": "a"}]}}]), "query_parameters: found"),
         (asks(include_peer_certificate=True), "include_peer_certificate: found True"),
-        (asks(with_request_body={"max_request_bytes": 1}), "with_request_body: found a value"),
+        (asks(metadata_context_namespaces=["a"]), "metadata_context_namespaces: found an entry"),
+        (asks(with_request_body={"max_request_bytes": 4194305}),
+         "with_request_body.max_request_bytes: found 4194305, expected at most 4194304"),
         (asks({"path_prefix": "x"}), "http_service.path_prefix: found 'x', expected a path that begins with /"),
         (asks({"retry_policy": {}}), "http_service.retry_policy: found a value"),
-        (_filter("ext_authz.v3.ExtAuthz", grpc_service={"envoy_grpc": {"cluster_name": "c"}}),
-         "grpc_service: found a value"),
+        (_filter("ext_authz.v3.ExtAuthz"), "services"),
+        (asks_grpc({"google_grpc": {"target_uri": "a", "stat_prefix": "s"}}),
+         "grpc_service.google_grpc: found a value"),
+        (asks_grpc({"retry_policy": {"num_retries": 1}}), "grpc_service.retry_policy: found a value"),
+        (asks_grpc({"envoy_grpc": {"cluster_name": "c", "skip_envoy_headers": True}}),
+         "grpc_service.envoy_grpc.skip_envoy_headers: found True"),
+        (asks_grpc({"initial_metadata": [{"key": "a", "value": "%DATE%"}]}), "initial_metadata[0]: found '%DATE%'"),
+        (asks_grpc({"initial_metadata": [{"key": "x y", "value": "a"}]}), "initial_metadata[0]: found 'x y'"),
+        (asks_grpc({"initial_metadata": [{"key": "x-bin", "value": "a"}]}), "initial_metadata[0]: found 'x-bin'"),
+        (asks_grpc({"initial_metadata": [{"key": "x", "value": "\u00e4"}]}), "initial_metadata[0]: found 'x'"),
+        (asks_grpc(include_tls_session=True), "include_tls_session: found True"),
+        (asks_grpc(encode_raw_headers=True), "encode_raw_headers: found True"),
     ],
 )  # fmt: skip
 def test_refused(one: Json, said: str) -> None:

@@ -151,7 +151,8 @@ def test_a_cors_policy() -> None:
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _FAULT_TYPE = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _OF_ROUTES = (
-    f"one of envoy.extensions.filters.http.cors.v3.CorsPolicy, {_FAULT_TYPE}, "
+    "one of envoy.extensions.filters.http.cors.v3.CorsPolicy, "
+    f"envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, {_FAULT_TYPE}, "
     "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute"
 )
 

@@ -9,7 +9,7 @@ from agent.codec.head import Headers, RequestHead
 from agent.filters.local_rate_limit import LocalLimiter
 from agent.filters.rate_limit_descriptors import CompiledRule
 from agent.filters.rate_limit_fields import limit_fields
-from agent.filters.token_buckets import SharedBucket, TokenCells, tag_of
+from agent.filters.token_buckets import SharedBucket, TokenCells
 from agent.model.rate_limit import (
     Action,
     ActionKind,
@@ -19,6 +19,7 @@ from agent.model.rate_limit import (
     LocalRateLimit,
     TokenBucket,
 )
+from agent.model.tags import tag_of
 from agent.model.token_cells import TABLE
 
 S = 1_000_000_000

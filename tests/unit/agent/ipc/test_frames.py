@@ -15,12 +15,53 @@ from agent.ipc import frames, messages
 from agent.ipc.frames import FrameError, decode, encode
 from agent.model.circuit_breaker import Phase
 from agent.model.cluster import Cluster, Endpoint, HashTable, LoadAssignment, OutlierDetection, TransportSocket
+from agent.model.ext_authz import (
+    Change,
+    CheckAnswer,
+    CheckPeer,
+    CheckQuestion,
+    CheckVerdict,
+    HeaderChange,
+)
 from agent.model.listener import Direction, FilterChain, HttpConnectionManager, Listener
 from agent.model.rate_limit import LimitAnswer, LimitQuestion, LimitState, LimitVerdict
 from agent.model.route import Forward, PathKind, Route, RouteMatch, VirtualHost, WeightedCluster
 from agent.model.tls import DownstreamTls, KeyPair, UpstreamTls
 from mesh.vocabulary import HealthStatus, Locality
 
+CHECK_QUESTION = CheckQuestion(
+    number=7,
+    cluster="authz",
+    identity="spiffe://cluster.local/ns/a/sa/b",
+    authority="authz",
+    call_headers=(("x-from", "mesh"),),
+    timeout_s=0.5,
+    source=CheckPeer(address="127.0.0.1:40000", principal=b"spiffe://x", certificate="-----BEGIN"),
+    destination=CheckPeer(address="127.0.0.1:80"),
+    request_id="1",
+    time_s=1.5,
+    method=b"GET",
+    scheme=b"http",
+    host=b"a",
+    path=b"/p",
+    protocol="HTTP/1.1",
+    headers=((b":path", b"/p"), (b"x", b"1,2")),
+    size=4,
+    body=b"\xffody",
+    as_bytes=True,
+    context=(("a", "b"),),
+    metadata={"envoy.filters.http.jwt_authn": {"payload": {"sub": "me", "groups": ["a", 1.5, None, True]}}},
+)
+CHECK_ANSWER = CheckAnswer(
+    number=7,
+    verdict=CheckVerdict.DENIED,
+    status=401,
+    body=b"no",
+    answer=(HeaderChange(b"x", b"1", Change.SET),),
+    removed=(b"cookie",),
+    query=((b"a", b"b"),),
+    metadata={"a": [1.0]},
+)
 LISTENER = Listener(
     name="inbound_127.0.0.1_20000",
     address="127.0.0.1",
@@ -80,8 +121,11 @@ EXAMPLES = (
     messages.BreakerNews("default/c", "", 7, b"\x00\x01", begun=True, refused=2, fallbacks=1),
     messages.Cells("c", 3),
     messages.TokenMemory(1, 2),
+    messages.CountMemory(1, 2),
     messages.LimitAnswers((LimitAnswer(7, LimitVerdict.OVER, (LIMIT_STATE,), ((b"retry-after", b"3"),)),)),
     messages.LimitQuestions((LimitQuestion(7, "gossamer", ((("limit", "a/b/c"),),), 0.02),)),
+    messages.CheckAnswers((CHECK_ANSWER,)),
+    messages.CheckQuestions((CHECK_QUESTION,), (3,)),
     messages.Ping(1),
     messages.Drain(5.0),
     messages.Ready(42),

@@ -13,7 +13,7 @@ from aiohttp import web
 from agent.model.ext_authz import ExternalAuthorization
 from agent.model.http_filters import HttpFilter
 from agent.model.matchers import MatchKind, StringMatcher
-from agent.proxy.ext_authz import MAX_ANSWER_BYTES
+from agent.proxy.ext_authz_http import MAX_ANSWER_BYTES
 from agent.stats import names
 from agent.stats.names import ext_authz_group
 from agent.upstream.clusters import UpstreamCluster

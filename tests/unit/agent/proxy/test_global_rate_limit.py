@@ -19,7 +19,7 @@ from agent.model.rate_limit import (
     LimitVerdict,
 )
 from agent.model.route import DirectResponse
-from agent.proxy import limit_book
+from agent.proxy import question_book
 from agent.proxy.limit_book import LimitBook
 from agent.stats import names
 from agent.stats.names import global_limit_group
@@ -160,7 +160,7 @@ async def test_questions_of_one_turn_are_one_frame_and_bounded(tmp_path: Path) -
     async with limited(tmp_path, deny=True) as (_, _, plane):
         book, heard = plane.book, []
         assert book is not None
-        most = limit_book.MAX_QUESTIONS
+        most = question_book.MAX_QUESTIONS
         questions = [book.ask("d", (), 30.0, heard.append) for _ in range(most + 1)]
         assert questions[-1] is None
         await asyncio.sleep(0)

@@ -1,27 +1,43 @@
-"""Bulkheads of real workers: shares of callers, waits, and one room for all workers; under what names they count."""
+"""Bulkheads of real workers: shares of callers, waits, and one room for all workers, also when one of them is lost."""
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from agent.ipc.messages import CLUSTER, KINDS, LISTENER, ROUTE_CONFIGURATION
-from agent.model.bulkhead import NO_BULKHEADS, Bulkhead, Bulkheads, cells_of
+from agent.ipc.messages import CLUSTER, KINDS, LISTENER, ROUTE_CONFIGURATION, StatsDelta
+from agent.model.bulkhead import NO_BULKHEADS, Bulkhead, Bulkheads
 from agent.model.http_filters import HttpFilter, RouteFilter
-from agent.supervisor import bulkheads as bulkheads_module
-from agent.supervisor.bulkheads import BulkheadNames
+from agent.stats.gossamer import BULKHEAD_REQUESTS, series
 from agent.xds.warming import Tables
 from mesh.tasks import spawn
 from tests.support.origins import Connection, Origin, get, origin
 from tests.support.workers import cluster, forward, http, listener, route, routes
-from tests.unit.agent.supervisor.test_real_workers import Node, free_port, until
+from tests.unit.agent.supervisor.test_real_workers import Node as PlainNode
+from tests.unit.agent.supervisor.test_real_workers import free_port, until
 
 FILTER = "gossamer.bulkhead"
 POLICY = Bulkhead(name="default/web", clusters=frozenset({"c"}), most=3, most_per_caller=2)
 A, B = "spiffe://td/ns/default/sa/a", "spiffe://td/ns/default/sa/b"
+
+
+class Node(PlainNode):
+    """One that keeps what its workers show."""
+
+    def __init__(self, state_dir: Path, slots: int) -> None:
+        super().__init__(state_dir, slots)
+        self.gauges: dict[int, dict[str, int]] = {}
+
+    def stats(self, pid: int, delta: StatsDelta) -> None:
+        super().stats(pid, delta)
+        self.gauges.setdefault(pid, {}).update(delta.gauges)
+
+    def under_way(self, caller: str = "") -> int:
+        name = series(BULKHEAD_REQUESTS, (POLICY.name, caller))
+        return sum(gauges.get(name, 0) for gauges in self.gauges.values())
 
 
 def tables(ports: dict[int, str], policy: Bulkhead, end: Origin) -> Tables:
@@ -48,13 +64,13 @@ async def test_a_caller_has_its_share_and_all_have_the_whole(tmp_path: Path) -> 
         assert first + second == {200: 3, 503: 7}
         assert max(first[200], second[200]) == 2
         assert await statuses(a, 1, "/") == {200: 1}
-        refused = spawn("refused", statuses(a, 2))
-        await until(lambda: node.cells.total(cells_of(POLICY.name, A), 0, 2) == 2)
+        refused = spawn("refused", statuses(a, 2, "/slow/4"))  # statistics come once a second
+        await until(lambda: node.under_way(A) == 2)
         answer = await get(a)
         assert (answer.status, answer.body) == (503, b"bulkhead is full")
         assert answer.fields["x-envoy-overloaded"] == "true"
         assert await refused == {200: 2}
-        await until(lambda: node.cells.total(cells_of(POLICY.name), 0, 2) == 0)
+        await until(lambda: node.under_way() == 0)
 
 
 async def test_who_waits_goes_on_when_there_is_room(tmp_path: Path) -> None:
@@ -103,11 +119,18 @@ async def test_all_workers_have_one_room(tmp_path: Path) -> None:
         assert {(await holder).status for holder in holders} == {200}
 
 
-def test_names_are_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = BulkheadNames()
-    one = tables({1: A}, POLICY, Origin("o", 9))
-    first = names.of(one)
-    assert set(first) == {cells_of(POLICY.name, caller) for caller in ("", "others", A)}
-    assert names.of({kind: {} for kind in KINDS}) == first
-    monkeypatch.setattr(bulkheads_module, "MAX_NAMES", 4)
-    assert len(names.of(tables({1: B}, POLICY, Origin("o", 9)))) == 4
+async def test_what_a_lost_worker_had_under_way_is_free(tmp_path: Path) -> None:
+    """Also what it had counted of a caller that only it knew."""
+    port = free_port()
+    async with origin() as end, Node(tmp_path, 2) as node:
+        await node.serve(tables({port: A}, replace(POLICY, most=2, most_per_caller=2), end))
+        held = [await Connection.open(port) for _ in range(2)]
+        for number, connection in enumerate(held):
+            connection.send("/slow/30")
+            await until(lambda number=number: len(end.requests) == number + 1)  # type: ignore[misc]
+        assert await statuses(port, 10, "/") == {503: 10}
+        pids = [link.pid for link in node.pool.links]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: sorted(node.gone) == sorted(pids) and node.pool.serving)
+        assert await statuses(port, 1, "/") == {200: 1}
