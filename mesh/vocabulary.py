@@ -56,6 +56,10 @@ class Locality:
         return "/".join(part for part in (self.region, self.zone, self.sub_zone)).rstrip("/")
 
 
+# Kinds whose name alone means another: Gateway is Istio's.
+_NAMESAKES = frozenset({("gateway.networking.k8s.io", "Gateway")})
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectRef:
     """Names one stored object. `group` is empty for Kubernetes' core kinds."""
@@ -65,5 +69,10 @@ class ObjectRef:
     namespace: str
     name: str
 
+    @property
+    def kind_word(self) -> str:
+        """The kind; with its group where the name alone means another kind."""
+        return f"{self.kind}.{self.group}" if (self.group, self.kind) in _NAMESAKES else self.kind
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+        return f"{self.kind_word} {self.namespace}/{self.name}"

@@ -242,7 +242,7 @@ SHARED: Mapping[str, Schema] = {
             "message": _text(),
             "code": _text("Istio's message code, such as IST0101"),
             "lastTransitionTime": {"type": "string", "format": "date-time"},
-            "observedGeneration": {"type": "integer", "format": "int64", "description": "of a listener or parent"},
+            "observedGeneration": {"type": "integer", "format": "int64", "description": "of the Gateway API's kinds"},
             "replicas": {"type": "integer", "description": "how many replicas of the control plane say so"},
         },
     },

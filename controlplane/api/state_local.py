@@ -14,11 +14,9 @@ from controlplane.compiler.types import Condition
 from controlplane.model.mesh_state import MeshState
 from controlplane.model.services import Service
 from controlplane.model.views import ServiceView, short_names
-from controlplane.policy.kinds import KINDS
 from controlplane.settings import MeshSettings
 from controlplane.snapshot.view import View
 from mesh.identity.spiffe import workload_id
-from mesh.vocabulary import ObjectRef
 from mesh.xds.type_url import PUSH_ORDER, SHORT_NAMES
 
 _WORST_FIRST = ("rejected", "pending", "synced")
@@ -78,12 +76,7 @@ def identities(mesh: MeshState) -> list[Json]:
 
 def object_counts(mesh: MeshState) -> dict[str, int]:
     """How many objects there are of each kind; with its group where the kind's name alone means another."""
-    return dict(sorted(Counter(map(_kind_name, mesh.objects)).items()))
-
-
-def _kind_name(ref: ObjectRef) -> str:
-    known = KINDS.by_word(ref.kind)
-    return ref.kind if known is None or known.group == ref.group else f"{ref.kind}.{ref.group}"
+    return dict(sorted(Counter(ref.kind_word for ref in mesh.objects).items()))
 
 
 def problems(conditions: Iterable[Condition]) -> list[Json]:

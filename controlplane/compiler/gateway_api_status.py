@@ -170,12 +170,15 @@ class _GatewayState:
             yield _told(gateway, "Programmed", "Pending", problem[1], status)
             return
         wrong = [item.listener.name for item in self.listeners if not item.is_valid]
+        every = len(wrong) == len(self.listeners)
         if wrong:
-            every = "False" if len(wrong) == len(self.listeners) else "True"
-            yield _told(gateway, "Accepted", "ListenersNotValid", f"listeners {', '.join(wrong)} are not valid", every)
+            message, status = f"listeners {', '.join(wrong)} are not valid", "False" if every else "True"
+            yield _told(gateway, "Accepted", "ListenersNotValid", message, status)
         else:
             yield _told(gateway, "Accepted", ACCEPTED, "every listener is valid")
-        if self.lonely:
+        if every:
+            yield _told(gateway, "Programmed", "Invalid", "no listener is served", "False")
+        elif self.lonely:
             yield _told(gateway, "Programmed", "Pending", self.lonely, "False")
 
     def _part(self, item: _ListenerState) -> StatusPart:

@@ -23,7 +23,7 @@ from controlplane.model.gateways import gateway_name, gateway_names, name_of
 from controlplane.model.listener_objects import ListenerGateway
 from controlplane.model.mesh_state import MeshState
 from controlplane.policy.gateway import Gateway, ServerTLSMode
-from controlplane.policy.gateway_api import GATEWAY_NAME
+from controlplane.policy.gateway_api import GATEWAY_NAME, GROUP
 from controlplane.policy.kinds import VIRTUAL_SERVICE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.selector import selects
@@ -77,9 +77,8 @@ def bound_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
         name = gateway_name(written, rule.metadata.namespace)
         gateway = mesh.gateways.get(name)
         if gateway is None:
-            yield Condition(
-                rule.ref, NOT_FOUND, "True", "UnknownGateway", f"{path}: there is no Gateway {name}", "IST0101", path
-            )  # fmt: skip
+            message = f"{path}: there is no Gateway {name}{_other(name, mesh)}"
+            yield Condition(rule.ref, NOT_FOUND, "True", "UnknownGateway", message, "IST0101", path)
         else:
             yield from _hosts(rule, gateway, mesh)
     spec = rule.spec_as(VirtualService)
@@ -87,6 +86,13 @@ def bound_findings(rule: PolicyObject, mesh: MeshState) -> Iterator[Condition]:
     located = () if spec.applies_to_mesh else tuple(http_destinations(spec))
     located += tuple(tls_and_tcp_destinations(spec))
     yield from destination_findings(rule, located, mesh.target, set(_bound_ports(rule, mesh)), mesh.settings)
+
+
+def _other(name: str, mesh: MeshState) -> str:
+    """That there is one of the Gateway API, which VirtualServices cannot name."""
+    namespace, _, own = name.partition("/")
+    known = mesh.gateway_api.gateway((namespace, own)) is not None
+    return f", only one of {GROUP}, which has HTTPRoutes" if known else ""
 
 
 # --- Gateways

@@ -45,7 +45,7 @@ from controlplane.policy.frozen import EMPTY
 from controlplane.policy.gateway import Server, ServerPort, ServerTLSMode, ServerTLSSettings
 from controlplane.policy.gateway_api import GatewaySpec, Listener, ReferenceGrantSpec, SecretObjectReference
 from controlplane.policy.gateway_api_routes import RouteSpec
-from controlplane.policy.hosts import covers, is_wildcard, specificity
+from controlplane.policy.hosts import covers, is_wildcard, label_wildcards, specificity
 from controlplane.policy.kinds import (
     API_GATEWAY,
     GATEWAY,
@@ -278,10 +278,8 @@ class _Making:
         made = _listener_gateway(self._gateway, index, own, certificates)
         self.objects[made.ref] = self._known[made.ref] if self._known.get(made.ref) == made else made
         by_host = _by_host(routes)
-        wide = {host: items for host, items in by_host.items() if is_wildcard(host)}
         for host in _hosts(own, listeners, by_host):
-            near = by_host.get(host, []) if not is_wildcard(host) else []
-            found = {place: item for items in (near, *_covering(wide, host)) for place, item in items}
+            found = {place: item for name in (host, *label_wildcards(host)) for place, item in by_host.get(name, ())}
             chosen = tuple(
                 (_host_rank(found[place], host), rules[(found[place].route.ref, site_of(own))])
                 for place in sorted(found)
@@ -304,10 +302,6 @@ def _by_host(routes: Iterable[AttachedRoute]) -> dict[str, list[_Placed]]:
         for host in dict.fromkeys(shared for _, shared in item.hosts):
             found.setdefault(host, []).append((place, item))
     return found
-
-
-def _covering(wide: Mapping[str, list[_Placed]], host: str) -> Iterator[list[_Placed]]:
-    return (items for own, items in wide.items() if covers(own, host))
 
 
 def _listener_gateway(

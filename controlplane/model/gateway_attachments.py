@@ -7,7 +7,7 @@ Source: kubernetes-sigs/gateway-api apis/v1 gateway_types.go (Listener, AllowedR
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.model.gateway_rules import unsupported
 from controlplane.policy.gateway_api import (
@@ -24,7 +24,7 @@ from controlplane.policy.gateway_api import (
     SelectorOperator,
 )
 from controlplane.policy.gateway_api_routes import RouteSpec
-from controlplane.policy.hosts import covers, overlaps
+from controlplane.policy.hosts import covers, label_wildcards
 from controlplane.policy.kinds import GRPC_ROUTE, HTTP_ROUTE, KindInfo
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.selector import selects
@@ -98,7 +98,28 @@ def unsupported_kinds(listener: Listener) -> tuple[str, ...]:
     return tuple(own.kind for own in listener.effective_routes.kinds if (own.group, own.kind) not in known)
 
 
-_Taken = dict[KindInfo, list[AttachedRoute]]  # the routes of a listener, oldest first
+@dataclass(slots=True)
+class _OfKind:
+    """The routes of one kind that a listener has, oldest first. `above`: the wildcards that cover one of `hosts`."""
+
+    routes: list[AttachedRoute] = field(default_factory=list)
+    hosts: dict[str, PolicyObject] = field(default_factory=dict)
+    above: dict[str, PolicyObject] = field(default_factory=dict)
+
+    def add(self, item: AttachedRoute) -> None:
+        self.routes.append(item)
+        for _, host in item.hosts:
+            self.hosts.setdefault(host, item.route)
+            for wildcard in label_wildcards(host):
+                self.above.setdefault(wildcard, item.route)
+
+    def at(self, host: str) -> PolicyObject | None:
+        """The first that has a host in common with `host`."""
+        wider = (self.hosts.get(own) for own in (host, *label_wildcards(host)))
+        return self.above.get(host) or next((route for route in wider if route is not None), None)
+
+
+_Taken = dict[KindInfo, _OfKind]
 
 
 def attachments(gateway: PolicyObject, routes: Iterable[PolicyObject], namespaces: Labels) -> Attachments:
@@ -109,7 +130,7 @@ def attachments(gateway: PolicyObject, routes: Iterable[PolicyObject], namespace
         for index, parent in enumerate(route.spec_as(RouteSpec).parent_refs):
             if parent.is_gateway and parent_key(parent, route) == (gateway.metadata.namespace, gateway.metadata.name):
                 verdicts[(route.ref, index)] = _attach(route, parent, gateway, namespaces, found)
-    taken = {name: [item for kind in own.values() for item in kind] for name, own in found.items()}
+    taken = {name: [item for kind in own.values() for item in kind.routes] for name, own in found.items()}
     ordered = {name: tuple(sorted(own, key=lambda item: age(item.route))) for name, own in taken.items()}
     return Attachments(routes=ordered, verdicts=verdicts)
 
@@ -147,9 +168,9 @@ def _attach(
         message = f"{rival.ref} is older and of another kind: a listener has one kind of routes for a host of it"
         return Verdict("RouteConflict", message)
     for own, hosts in free:
-        present = found[own.name].setdefault(route.kind, [])
-        if not present or present[-1].route is not route:  # by another of its parentRefs
-            present.append(AttachedRoute(route, hosts))
+        present = found[own.name].setdefault(route.kind, _OfKind())
+        if not present.routes or present.routes[-1].route is not route:  # by another of its parentRefs
+            present.add(AttachedRoute(route, hosts))
     taking = [own for own, _ in free]
     return Verdict(ACCEPTED, f"{gateway.ref} has it at {_names(taking)}", tuple(own.name for own in taking))
 
@@ -223,7 +244,6 @@ def _rival(
     route: PolicyObject, hosts: tuple[tuple[str, str], ...], taken: _Taken
 ) -> PolicyObject | None:  # fmt: skip
     """A route of the other kind that is there already and has a host of these."""
-    for item in (item for kind, own in taken.items() if kind is not route.kind for item in own):
-        if any(overlaps(mine, theirs) for _, mine in hosts for _, theirs in item.hosts):
-            return item.route
-    return None
+    others = [own for kind, own in taken.items() if kind is not route.kind]
+    found = (own.at(host) for own in others for _, host in hosts)
+    return next((rival for rival in found if rival is not None), None)

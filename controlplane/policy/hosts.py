@@ -5,7 +5,7 @@ Not:    which objects are visible to a proxy, and their order (controlplane.mode
 Source: Istio pkg/config/host and ResolveShortnameToFQDN: only a name without a dot is short.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mesh.vocabulary import DEFAULT_DOMAIN_SUFFIX, ServiceName
 
@@ -41,6 +41,15 @@ def covers(pattern: str, host: str) -> bool:
 def overlaps(left: str, right: str) -> bool:
     """Whether some name falls under both."""
     return covers(left, right) or covers(right, left)
+
+
+def label_wildcards(host: str) -> Iterator[str]:
+    """Every wildcard of whole labels that covers `host`, the narrowest first: itself when it is one, `*` at the end."""
+    dot = host.find(".")
+    while dot >= 0:
+        yield f"*{host[dot:]}"
+        dot = host.find(".", dot + 1)
+    yield "*"
 
 
 def specificity(pattern: str) -> tuple[bool, int]:

@@ -108,9 +108,9 @@ class Kinds:
         return self._by_api_version.get((api_version, kind))
 
     def by_word(self, word: str) -> KindInfo | None:
-        """By what a user types: kind, plural, singular, short name, plural.group; in any case.
+        """By what a user types: kind, plural, singular, short name, plural.group, kind.group; in any case.
 
-        Where two groups have one name, it means the kind that stands first; `plural.group` means one for sure.
+        Where two groups have one name, it means the kind that stands first; with its group it means one for sure.
         """
         return self._by_word.get(word.lower())
 
@@ -136,7 +136,7 @@ class Kinds:
 def _by_word(kinds: Iterable[KindInfo]) -> dict[str, KindInfo]:
     found: dict[str, KindInfo] = {}
     for info in kinds:
-        for word in (info.kind, info.plural, info.singular, *info.short_names, info.full_name):
+        for word in (info.kind, info.plural, info.singular, *info.short_names, info.full_name, info.group_kind):
             found.setdefault(word.lower(), info)
     return found
 

@@ -79,6 +79,7 @@ class StatusBook:
             if ref in reaches:
                 value["proxies"] = reaches[ref].as_json()
             if ref in details:
+                value["conditions"] = [{**condition, "observedGeneration": generation} for condition in shown]
                 value |= details[ref].facts
                 for name, parts in details[ref].parts.items():
                     value[name] = [self._part(part, name, generation, stamp) for part in parts]

@@ -5,6 +5,7 @@ Source: kubernetes-sigs/gateway-api apis/v1 gateway_types.go (listeners are isol
 """
 
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,9 +17,16 @@ from agent.config.decode import decode
 from agent.model.route import RouteConfiguration
 from agent.router.table import RouteTable
 from controlplane.compiler.compile import Compiler
+from controlplane.compiler.gateway_api_status import GatewayApiStatus
+from controlplane.compiler.types import Compiled
+from controlplane.model.mesh_state import Changes
+from controlplane.policy import hosts
+from controlplane.policy.hosts import label_wildcards
+from controlplane.policy.objects import PolicyObject
 from mesh.xds.type_url import ROUTE_CONFIGURATION
-from tests.support.compiling import agent, instance, mesh_of, put
+from tests.support.compiling import agent, instance, mesh_of, parse, put
 from tests.support.depth import examples
+from tests.support.secrets import tls_secret
 
 Json = dict[str, Any]
 API = "gateway.networking.k8s.io/v1"
@@ -139,6 +147,13 @@ def weight(match: Json) -> tuple[int, int, int, int, int]:
     )  # fmt: skip
 
 
+@given(pattern=st.sampled_from(("*", "org", *HOSTS)), host=st.sampled_from(("*", "org", *HOSTS, *ASKED)))
+def test_the_wildcards_above_a_host_are_those_that_cover_it(pattern: str, host: str) -> None:
+    found = [*label_wildcards(host)]
+    assert (pattern == host or pattern in found) == hosts.covers(pattern, host)
+    assert found == sorted(found, key=len, reverse=True)
+
+
 # --- what is made of it
 
 
@@ -184,3 +199,127 @@ def test_matches_of_one_path(rules: list[Any]) -> None:
     own = table([None], routes)
     for request in REQUESTS:
         assert answer(own, request) == expected([None], routes, request), request
+
+
+# --- what changes leave
+
+
+PARENTS: list[Json] = [
+    {"name": "g", "namespace": "edge"},
+    {"name": "h", "namespace": "edge", "sectionName": "http"},
+]
+LISTENER: Json = {"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
+CHOSEN = {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
+TO_A: Json = {"name": "a", "port": 3001}
+TO_OTHER: Json = {"name": "s", "namespace": "other", "port": 80}
+
+
+def _tls(**reference: str) -> Json:
+    return {
+        **LISTENER, "name": "https", "port": 443, "protocol": "HTTPS", "hostname": "*.a.org",
+        "tls": {"certificateRefs": [{"name": "client", **reference}]},
+    }  # fmt: skip
+
+
+def _gateway(*listeners: Json, class_: str = "gossamer") -> Json:
+    return {"gatewayClassName": class_, "listeners": [*listeners]}
+
+
+def _route(*backends: Json, parents: list[Json] = PARENTS, hosts: tuple[str, ...] = ()) -> Json:
+    return {"parentRefs": parents, "hostnames": [*hosts], "rules": [{"backendRefs": [*backends]}]}
+
+
+def _grant(from_kind: str, namespace: str, kind: str) -> Json:
+    return {
+        "from": [{"group": API[:-3], "kind": from_kind, "namespace": namespace}],
+        "to": [{"group": "", "kind": kind}],
+    }
+
+
+# (kind, namespace, name) -> the specs that it may have; None: it is not there.
+SLOTS: dict[tuple[str, str, str], list[Json | None]] = {
+    ("Gateway", "edge", "g"): [
+        _gateway(LISTENER), _gateway(LISTENER, _tls()),
+        _gateway(_tls(namespace="other"), {**LISTENER, "hostname": "a.org"}),
+        _gateway(LISTENER, class_="mine"), _gateway({**LISTENER, "allowedRoutes": {"namespaces": CHOSEN}}),
+    ],
+    ("Gateway", "edge", "h"): [_gateway(LISTENER), _gateway(_tls(), {**LISTENER, "port": 81}), None],
+    ("HTTPRoute", "default", "one"): [
+        _route(TO_A), _route(TO_OTHER, TO_A, hosts=("a.org",)),
+        _route(TO_A, parents=PARENTS[:1], hosts=("*.a.org",)), None,
+    ],
+    ("GRPCRoute", "default", "two"): [_route(TO_A, hosts=("b.a.org",)), _route(TO_OTHER), None],
+    ("HTTPRoute", "edge", "three"): [_route({**TO_A, "namespace": "default"}, hosts=("*.org", "c.net")), None],
+    ("ReferenceGrant", "other", "x"): [
+        _grant("HTTPRoute", "default", "Service"), _grant("Gateway", "edge", "Secret"), None
+    ],
+    ("ReferenceGrant", "default", "y"): [_grant("HTTPRoute", "edge", "Service"), None],
+    ("GatewayClass", "", "mine"): [
+        {"controllerName": "gossamer.mesh/gateway-controller"}, {"controllerName": "example.com/other"}, None
+    ],
+    ("Namespace", "", "default"): [{"team": "a"}, {"team": "b"}, None],
+    ("Service", "other", "s"): [{"ports": [{"port": 80}]}, {"ports": [{"port": 81}]}, None],
+    ("Secret", "edge", "client"): [{}, None],
+    ("Secret", "other", "client"): [{}, None],
+}  # fmt: skip
+STEPS = st.lists(
+    st.lists(
+        st.sampled_from(sorted(SLOTS)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(SLOTS[key]))),
+        min_size=1,
+        max_size=3,
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def _made(key: tuple[str, str, str], spec: Json) -> PolicyObject:
+    """Older by its place among the names."""
+    kind, namespace, name = key
+    if kind == "Secret":
+        (made,), _, _ = parse(tls_secret().replace("metadata: {", f"metadata: {{namespace: {namespace}, ", 1))
+        return made
+    age = sorted(SLOTS).index(key) + 1
+    metadata = {"name": name, "namespace": namespace, "creationTimestamp": f"2026-01-{age:02}T00:00:00Z"}
+    if kind == "Namespace":
+        value = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "labels": spec}}
+    else:
+        value = {"apiVersion": "v1" if kind == "Service" else API, "kind": kind, "metadata": metadata, "spec": spec}
+    (made,), _, _ = parse(json.dumps(value))
+    return made
+
+
+def _versions(found: Compiled) -> dict[tuple[str, str], tuple[str, object]]:
+    return {
+        (url, name): (item.version, item.sources) for url, own in found.resources.items() for name, item in own.items()
+    }
+
+
+@settings(max_examples=examples(60))
+@given(steps=STEPS)
+def test_what_changes_leave_is_what_a_new_mesh_has(steps: list[list[Any]]) -> None:
+    """Resources, conditions and status: after every step the same as when all of it came at once."""
+    members = (
+        instance("a1", service="a"),
+        instance("g", node="e", service="", service_account="e", namespace="edge", ports=[], gateway=True,
+                 labels={"istio": "ingressgateway"}),
+    )  # fmt: skip
+    empty = put(mesh_of(""), *members)
+    proxy = replace(
+        agent("e", GATEWAY=True, NAMESPACE="edge", TLS_DIR="/tls", LABELS={"istio": "ingressgateway"}), secrets=True
+    )  # fmt: skip
+    mesh, compiler, status = empty, Compiler(), GatewayApiStatus()
+    present: dict[tuple[str, str, str], PolicyObject] = {}
+    for step in steps:
+        puts = {key: _made(key, spec) for key, spec in dict(step).items() if spec is not None}
+        gone = [present.pop(key).ref for key, spec in dict(step).items() if spec is None and key in present]
+        present |= puts
+        mesh = mesh.with_changes(
+            Changes(revision=mesh.revision + 1, objects=tuple(puts.values()), deleted_objects=tuple(gone))
+        )
+        new = empty.with_changes(Changes(revision=mesh.revision, objects=tuple(present.values())))
+        found, wanted = compiler.compile_proxy(mesh, proxy), Compiler().compile_proxy(new, proxy)
+        assert _versions(found) == _versions(wanted)
+        assert found.conditions == wanted.conditions
+        assert compiler.conditions(mesh) == Compiler().conditions(new)
+        assert status.of(mesh) == GatewayApiStatus().of(new)

@@ -148,7 +148,9 @@ HTTP_ROUTES = (
      "spec.rules[0].filters[0].requestRedirect.path.replaceFullPath", "what replaces it"),
     ("modifier-value", _redirect("path: {type: ReplaceFullPath, replaceFullPath: '/a b'}"),
      "spec.rules[0].filters[0].requestRedirect.path.replaceFullPath", "written as in a URL"),
-    ("prefix", _redirect(_PREFIX), "spec.rules[0].filters[0].requestRedirect.path.replacePrefixMatch", "one match"),
+    ("prefix", _rule(f"matches: [{{path: {{value: /a}}}}, {{path: {{value: /b}}}}], filters: [{{type: "
+     f"RequestRedirect, requestRedirect: {{{_PREFIX}}}}}]"),
+     "spec.rules[0].filters[0].requestRedirect.path.replacePrefixMatch", "one match"),
     ("prefix-exact", _rule(f"matches: [{{path: {{type: Exact, value: /a}}}}], filters: [{{type: URLRewrite, "
      f"urlRewrite: {{{_PREFIX}}}}}]"), "spec.rules[0].filters[0].urlRewrite.path.replacePrefixMatch", "one match"),
     ("redirect-backend", _rule(f"filters: [{{type: RequestRedirect, requestRedirect: {{}}}}], {_TO_A}"),

@@ -6,6 +6,7 @@ Not:    where the facts come from: the object's status, /mesh/v1/history, revisi
 
 import argparse
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ from controlplane.cli.output.tables import one_line, pairs, table
 from controlplane.cli.output.terminal import STRONG, Terminal, terminal_of
 from controlplane.cli.resources import Wanted, object_path, wanted_of
 from controlplane.cli.state import Item
-from controlplane.policy.kinds import KINDS, SERVICE
+from controlplane.policy.kinds import SERVICE
 from controlplane.policy.secret import redacted
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import DEFAULT_NAMESPACE, ObjectRef
@@ -56,9 +57,7 @@ async def _describe(client: Client, wanted: list[Wanted], arguments: argparse.Na
 
 async def _facts(client: Client, ref: ObjectRef) -> dict[str, Any]:
     """What the mesh knows beside the object: its changes, who has the last one, events, a Service's endpoints."""
-    kind = KINDS.by_group_kind(ref.group, ref.kind)
-    word = kind.full_name if kind is not None else ref.kind
-    wanted = {"object": f"{word} {ref.namespace}/{ref.name}", "limit": str(_LAST_CHANGES)}
+    wanted = {"object": str(ref), "limit": str(_LAST_CHANGES)}
     history, events = await asyncio.gather(state.items(client, "history", wanted), state.items(client, "events"))
     changes = [(record, item) for record in history for item in record["objects"] if _is(item, ref)]
     last = changes[0][0]["revision"] if changes else 0
@@ -83,7 +82,9 @@ def _is(item: Item, ref: ObjectRef) -> bool:
 
 
 def _concerns(event: Item, ref: ObjectRef) -> bool:
-    return str(ref) in event["subject"] or str(ref) in event["message"]
+    """Whether it names the object: not VirtualService a/b for Service a/b, nor a/bc or a/b.c for a/b."""
+    named = re.compile(rf"(?<![\w.-]){re.escape(str(ref))}(?!\.?[\w-])")
+    return any(named.search(event[field]) for field in ("subject", "message"))
 
 
 def render(manifest: Any, facts: dict[str, Any], terminal: Terminal) -> str:

@@ -19,6 +19,7 @@ from controlplane.cli.output.terminal import Terminal, terminal_of
 from controlplane.cli.resources import wanted_of
 from controlplane.cli.state import Item
 from mesh.errors import ErrorCode, MeshError
+from mesh.vocabulary import DEFAULT_NAMESPACE, ObjectRef
 
 EPILOG = """\
 examples:
@@ -54,7 +55,8 @@ def _object(words: list[str], namespace: str) -> str:
     wanted = wanted_of(words)
     if len(wanted) != 1 or len(wanted[0].names) != 1:
         raise MeshError(ErrorCode.SETTINGS, "expected one object or one revision", subject="NAME")
-    return f"{wanted[0].kind.kind} {namespace or 'default'}/{wanted[0].names[0]}"
+    kind, own = wanted[0].kind, namespace or DEFAULT_NAMESPACE
+    return str(ObjectRef(kind.group, kind.kind, own if kind.namespaced else "", wanted[0].names[0]))
 
 
 async def _list(client: Client, query: dict[str, str], arguments: argparse.Namespace) -> int:
@@ -104,7 +106,7 @@ def render(records: list[Item], terminal: Terminal, *, wide: bool = False) -> st
 
 def _objects(objects: list[Item], *, wide: bool) -> str:
     shown = objects if wide else objects[:_SHOWN_OBJECTS]
-    named = ", ".join(f"{item['kind']} {item['namespace']}/{item['name']} {item['action']}" for item in shown)
+    named = ", ".join(f"{item['object']} {item['action']}" for item in shown)
     return named + (f", and {len(objects) - len(shown)} more" if len(objects) > len(shown) else "")
 
 

@@ -323,12 +323,12 @@ def _check_redirect_alone(report: Report, path: Path, rule: HTTPRouteRule) -> No
 
 
 def _check_prefixes(report: Report, path: Path, rule: HTTPRouteRule) -> None:
-    """What replaces a prefix needs to know which: exactly one match, of a PathPrefix."""
+    """What replaces a prefix needs to know which: exactly one match, of a PathPrefix; that of / when unset."""
     backends = path / "backendRefs"
     own = [(path / "filters", rule.filters)]
     own += [(backends.at(index) / "filters", item.filters) for index, item in enumerate(rule.backend_refs)]
-    one = len(rule.matches) == 1 and rule.matches[0].path is not None
-    if one and rule.matches[0].effective_path.type is PathMatchType.PATH_PREFIX:
+    paths = [match.effective_path for match in rule.matches or (HTTPRouteMatch(),)]
+    if len(paths) == 1 and paths[0].type is PathMatchType.PATH_PREFIX:
         return
     for where, filters in own:
         for index, item in enumerate(filters):

@@ -42,6 +42,14 @@ def test_an_object_is_named_as_people_do() -> None:
     assert sorted([ref, ObjectRef("", "Service", "shop", "users")])[0].kind == "Service"
 
 
+def test_two_kinds_of_one_name_are_told_apart() -> None:
+    istio, other = (ObjectRef(group, "Gateway", "shop", "web") for group in (
+        "networking.istio.io", "gateway.networking.k8s.io"
+    ))  # fmt: skip
+    assert str(istio) == "Gateway shop/web"
+    assert str(other) == "Gateway.gateway.networking.k8s.io shop/web"
+
+
 def test_health_and_dialects_are_their_wire_names() -> None:
     assert {str(status) for status in HealthStatus} == {
         *("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")

@@ -39,6 +39,21 @@ def test_the_list_newest_first(meshctl, server) -> None:  # type: ignore[no-unty
     assert "VirtualService default/d configured" in wide.out
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("gw/web",), "object=Gateway+default/web"),
+        (("gtw/web", "-n", "edge"), "object=Gateway.gateway.networking.k8s.io+edge/web"),
+        (("gatewayclass", "mine"), "object=GatewayClass+/mine"),
+    ],
+)
+def test_the_object_that_is_meant(meshctl, server, words: tuple[str, ...], asked: str) -> None:  # type: ignore[no-untyped-def]
+    """One of two kinds of a name; without a namespace where the kind has none."""
+    server.answer("GET", HISTORY, {"items": []})
+    assert meshctl("--server", server.url, "history", *words).code == 0
+    assert server.requests[0]["query"] == f"{asked}&limit=50"
+
+
 def test_of_one_object_over_several_pages(meshctl, server) -> None:  # type: ignore[no-untyped-def]
     server.answer("GET", HISTORY, {"items": [record(9, item())], "continue": "9"})
     server.answer("GET", HISTORY, {"items": [record(8, item())], "continue": "8"})

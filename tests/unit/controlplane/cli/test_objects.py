@@ -416,7 +416,32 @@ def test_describe_has_the_parents_of_a_route_and_the_listeners_of_a_gateway(mesh
     done = meshctl("--server", server.url, "describe", "gtw", "g")
     assert done.out.partition("Listeners:\n")[2] == "  http, routes: 2\n    Accepted=True (Accepted)\n"
     asked = [item for item in server.requests if "history" in str(item)]
-    assert "gateways.gateway.networking.k8s.io" in str(asked[-1])
+    assert "object=Gateway.gateway.networking.k8s.io+default/g" in str(asked[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (("gw", "g"), "Gateway default/g"),
+        (("gtw", "g"), "Gateway.gateway.networking.k8s.io default/g"),
+        (("svc", "g"), "Service default/g"),
+    ],
+)
+def test_describe_has_the_events_of_its_object_alone(meshctl, server, words: tuple[str, ...], own: str) -> None:  # type: ignore[no-untyped-def]
+    kinds = ("Gateway", "Gateway.gateway.networking.k8s.io", "Service", "VirtualService")
+    named = [f"{kind} default/{name}" for kind in kinds for name in ("g", "g2", "g-a", "g.b")]
+    events = [{"at": "", "type": "ConfigRejected", "subject": name, "message": f"of {name}"} for name in named]
+    events.append({"at": "", "type": "Told", "subject": "node n", "message": f"it is about {own}."})
+    plain = {"metadata": {"name": "g", "namespace": "default"}}
+    server.answer("GET", f"{RULES.rpartition('/')[0]}/gateways/g", {**plain, "apiVersion": "a/v1", "kind": "Gateway"})
+    api = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
+    server.answer("GET", f"{api}/gateways/g", {**plain, "apiVersion": "b/v1", "kind": "Gateway"})
+    server.answer("GET", "/api/v1/namespaces/default/services/g", {**plain, "apiVersion": "v1", "kind": "Service"})
+    for view, found in (("history", []), ("endpoints", []), ("events", events)):
+        server.answer("GET", f"/mesh/v1/{view}", {"items": found})
+    done = meshctl("--server", server.url, "describe", *words)
+    told = [line.split(maxsplit=2)[2] for line in done.out.partition("Events:\n")[2].splitlines()[1:]]
+    assert told == [f"of {own}", f"it is about {own}."]
 
 
 # --- tokens

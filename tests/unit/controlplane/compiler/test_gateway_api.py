@@ -254,7 +254,7 @@ def test_a_change_of_one_route_builds_its_routes_alone() -> None:
 def test_a_refused_resource_finds_the_route_and_the_gateway() -> None:
     found = compiled(mesh(gateway(), route("one", f"{{{TO_A}}}"), route("two", f"{{{TO_A}}}", "a.org")))
     sources = {str(item.ref) for item in found.resources[ROUTE_CONFIGURATION]["http.80"].sources}
-    assert sources == {"Gateway edge/g", "HTTPRoute default/one", "HTTPRoute default/two"}
+    assert sources == {"Gateway.gateway.networking.k8s.io edge/g", "HTTPRoute default/one", "HTTPRoute default/two"}
     assert {item.ref.group for item in found.resources[ROUTE_CONFIGURATION]["http.80"].sources} == {API}
 
 
@@ -352,9 +352,11 @@ def test_listeners_that_are_not_served(listener: str, changed: dict[str, tuple[s
     assert told(other) == {**GOOD, **changed, "Programmed": ("False", "Invalid")}
     assert told(found) == {"Accepted": ("True", "ListenersNotValid")}
     assert [item.code for item in Compiler().conditions(state) if item.ref.group == API] == [code]
-    assert told(details(put(mesh(gateway(listener), secret()), edge()), "Gateway", "g"))["Accepted"][0] == (
-        "True" if code == "IST0145" else "False"
-    )
+    alone = told(details(put(mesh(gateway(listener), secret()), edge()), "Gateway", "g"))
+    if code == "IST0145":
+        assert alone == {"Accepted": ("True", "Accepted")}
+    else:
+        assert alone == {"Accepted": ("False", "ListenersNotValid"), "Programmed": ("False", "Invalid")}
 
 
 def test_kinds_that_no_listener_has() -> None:
@@ -417,6 +419,19 @@ def test_parents_are_shown_as_they_are_meant() -> None:
     assert own.facts["parentRef"] == {
         "group": API, "kind": "Gateway", "namespace": "edge", "name": "g", "sectionName": "http", "port": 80
     }  # fmt: skip
+
+
+def test_a_virtual_service_that_names_a_gateway_of_the_api() -> None:
+    """Only Istio's are for it: the listener would not be asked which routes it admits."""
+    spec = "{hosts: [a.org], gateways: [edge/g, edge/h], http: [{route: [{destination: {host: a}}]}]}"
+    rule = made("VirtualService", "v", spec, "default").replace(API, "networking.istio.io")
+    state = put(mesh(gateway(), rule), edge())
+    (told_of,) = [item.message for item in Compiler().conditions(state) if item.ref.kind == "VirtualService"]
+    assert told_of == (
+        "spec.gateways[0]: there is no Gateway edge/g, only one of gateway.networking.k8s.io, which has HTTPRoutes; "
+        "spec.gateways[1]: there is no Gateway edge/h"
+    )
+    assert names(compiled(state)) == {"*": []}
 
 
 def test_a_class_is_accepted_when_it_is_ours() -> None:

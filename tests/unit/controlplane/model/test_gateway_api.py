@@ -129,6 +129,28 @@ def test_a_listener_has_one_kind_of_routes_for_a_host() -> None:
 
 
 @pytest.mark.parametrize(
+    ("older", "younger", "conflict"),
+    [
+        ("a.org", "a.org", True),
+        ("b.a.org", "'*.a.org'", True),
+        ("'*.a.org'", "c.b.a.org", True),
+        ("'*.b.a.org'", "'*.org'", True),
+        ("'*.org'", "'*.b.a.org'", True),
+        ("b.org, a.org", "c.org, '*.a.org', a.org", True),
+        ("", "a.org", True),
+        ("a.org", "", True),
+        ("a.org", "b.a.org", False),
+        ("a.org", "'*.a.org'", False),
+        ("'*.a.org'", "'*.b.org', a.org", False),
+        ("xa.org", "'*.a.org'", False),
+    ],
+)
+def test_hosts_that_two_kinds_of_routes_share(older: str, younger: str, conflict: bool) -> None:
+    state = mesh(gateway(), route("one", hosts=older, age=1), route("two", hosts=younger, age=2, kind="GRPCRoute"))
+    assert verdict(state, "two", kind="GRPCRoute")[0] == ("RouteConflict" if conflict else "Accepted")
+
+
+@pytest.mark.parametrize(
     ("class_", "extra", "problem"),
     [
         ("gossamer", "", None),

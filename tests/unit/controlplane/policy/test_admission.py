@@ -12,6 +12,7 @@ from controlplane.policy.admission import Admitted, Rejected, admit
 from controlplane.policy.kinds import KINDS
 from controlplane.policy.limits import MAX_DEPTH, MAX_LIST_ITEMS, MAX_MAP_ITEMS, MAX_TEXT, MAX_VALUES
 from controlplane.policy.manifests import load_documents
+from mesh.vocabulary import ObjectRef
 from tests.support.compiling import SETTINGS, agent, instance, proxy_of
 from tests.support.depth import examples
 from tests.support.good_policies import in_all_versions
@@ -160,7 +161,13 @@ def test_the_server_owns_its_part_of_the_metadata() -> None:
     assert verdict.object.manifest().keys() == {"apiVersion", "kind", "metadata", "spec"}
 
 
-@pytest.mark.parametrize("word", ["vs", "virtualservices", "VirtualService", "VIRTUALSERVICES.networking.istio.io"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "vs", "virtualservices", "VirtualService", "VIRTUALSERVICES.networking.istio.io",
+        "virtualservice.networking.istio.io",
+    ],
+)  # fmt: skip
 def test_kinds_are_found_by_what_people_type(word: str) -> None:
     found = KINDS.by_word(word)
     assert found is not None
@@ -175,6 +182,8 @@ def test_kinds_are_found_by_what_people_type(word: str) -> None:
         ("gw", "networking.istio.io"),
         ("gateways.networking.istio.io", "networking.istio.io"),
         ("gateways.gateway.networking.k8s.io", "gateway.networking.k8s.io"),
+        ("gateway.gateway.networking.k8s.io", "gateway.networking.k8s.io"),
+        ("Gateway.networking.istio.io", "networking.istio.io"),
         ("gtw", "gateway.networking.k8s.io"),
         ("httproute", "gateway.networking.k8s.io"),
     ],
@@ -186,6 +195,13 @@ def test_one_name_in_two_groups(word: str, group: str) -> None:
     assert found.group == group
     assert KINDS.by_word(KINDS.resource(found)) is found
     assert len(KINDS.named("Gateway")) == 2
+
+
+def test_no_two_kinds_are_shown_alike() -> None:
+    """And what is shown of a kind is a word for it."""
+    shown = {ObjectRef(info.group, info.kind, "a", "b").kind_word: info for info in KINDS}
+    assert len(shown) == len(KINDS)
+    assert all(KINDS.by_word(word) is info for word, info in shown.items())
 
 
 @pytest.mark.parametrize("group", ["networking.istio.io", "gateway.networking.k8s.io"])

@@ -285,3 +285,16 @@ async def test_new_urls_are_found_by_themselves() -> None:
             await until(lambda: own.keys == {URL: public_part(KEYS)})
         finally:
             await cancel_and_wait(running)
+
+
+async def test_what_a_server_says_is_told_in_short(caplog: pytest.LogCaptureFixture) -> None:
+    """An answer may be a megabyte of nonsense."""
+    discovery = "https://issuer.example.com/.well-known/openid-configuration"
+    async with fixture(**{discovery: json.dumps({"issuer": "x" * 100_000})}) as own:
+        await own.plane.put(policy())
+        await own.look()
+        (told,) = own.told
+        assert "found issuer 'xxx" in told
+        assert len(told) < 500
+        (record,) = [one for one in caplog.records if "cannot fetch keys" in one.getMessage()]
+        assert len(str(vars(record))) < 2000

@@ -108,6 +108,7 @@ def test_details_have_times_and_generations_of_their_own() -> None:
 
     first = values("True", "False", now=1_790_000_000.0)
     assert [item["type"] for item in first["conditions"]] == ["Accepted"]
+    assert first["conditions"][0]["observedGeneration"] == 4
     assert (first["addresses"], first["observedGeneration"]) == (["a"], 4)
     since = first["listeners"][0]["conditions"][0]["lastTransitionTime"]
     assert first["listeners"][0] == {
