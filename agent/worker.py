@@ -261,8 +261,7 @@ class Worker:
         elif self._serving is None:
             self.end(0)  # there is nothing to serve
         else:
-            if not any(not own.closed for own in self._successors):
-                self._serving.runtime.checks.lose()
+            self._ask_anew(self._serving)
             if not self._draining:
                 _log.warning("the supervisor is gone, serving on", reason=reason, for_s=ORPHAN_S)
                 self._loop.call_later(ORPHAN_S - ORPHAN_DRAIN_S, self.drain, ORPHAN_DRAIN_S)
@@ -277,7 +276,13 @@ class Worker:
     def _on_successor_closed(self, reason: str) -> None:
         _log.info("a successor's channel ended", reason=reason)
         if self._channel.closed and self._serving is not None:
-            self._serving.runtime.checks.lose()
+            self._ask_anew(self._serving)
+
+    def _ask_anew(self, serving: Serving) -> None:
+        """Who was asked is gone. Its successor may have come before, as it is seen from here, or comes later."""
+        serving.runtime.checks.lose()
+        if self._successors and not self._successors[-1].closed:
+            serving.runtime.checks.find()
 
     def _descriptors(self) -> Mapping[str, int]:
         return self._serving.listeners.descriptors if self._serving is not None else {}

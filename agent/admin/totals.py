@@ -3,7 +3,8 @@
 Owns:   adding StatsDelta, gauges per worker, Envoy's tag extraction, the text formats.
 Not:    counting (agent.stats in the worker).
 Source: Envoy's /stats and /stats/prometheus; tags of source/common/config/well_known_names.cc; data-plane.md 1.11.
-Invariants: a counter never falls; a worker's gauges go with it; names beyond MAX_NAMES are dropped and counted.
+Invariants: a counter never falls; a worker's gauges go with it; names beyond MAX_NAMES (of gauges
+        for each worker) are dropped and counted; gauges at 0 go first, which is no loss.
 """
 
 import re
@@ -54,7 +55,7 @@ class Totals:
                 self.counters[name] = self.counters.get(name, 0) + increase
             else:
                 self.dropped += 1
-        self._gauges.setdefault(worker, {}).update(delta.gauges)
+        self._set_gauges(worker, delta.gauges)
         for name, increases in delta.histograms.items():
             if name not in self.histograms and len(self.histograms) >= MAX_NAMES:
                 self.dropped += 1
@@ -63,6 +64,17 @@ class Totals:
             for index, increase in enumerate(increases[:_BUCKETS]):
                 histogram.counts[index] += increase
             histogram.sum += delta.sums.get(name, 0.0)
+
+    def _set_gauges(self, worker: int, values: Mapping[str, int]) -> None:
+        known = self._gauges.setdefault(worker, {})
+        known.update(values)
+        if len(known) <= MAX_NAMES:
+            return
+        # There was more than there is: callers come and go.
+        known = self._gauges[worker] = {name: value for name, value in known.items() if value}
+        while len(known) > MAX_NAMES:
+            known.popitem()
+            self.dropped += 1
 
     def count(self, name: str, increase: int = 1) -> None:
         """Count something that the supervisor does."""

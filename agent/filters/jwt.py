@@ -41,6 +41,7 @@ ALGORITHMS: Final = frozenset(
     }
 )  # fmt: skip
 MAX_TOKEN_BYTES: Final = 64 * 1024
+MAX_DEPTH: Final = 100  # of objects and lists in each other, as in Envoy: what others are told must be told whole
 _BASE64URL: Final = re.compile(rb"[A-Za-z0-9_-]*")
 _MAX_SECONDS: Final = 2**63
 
@@ -188,9 +189,23 @@ def _object(part: bytes, encoding: str, form: str) -> dict[str, Any]:
         found: Any = json.loads(data.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadToken(form) from error
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or (data.count(b"{") + data.count(b"[") > MAX_DEPTH and _is_deep(found)):
         raise BadToken(form)
     return found
+
+
+def _is_deep(found: dict[str, Any]) -> bool:
+    """Whether objects and lists stand in each other more than MAX_DEPTH deep. Counted without recursion."""
+    level: list[Any] = [found]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            items = value.values() if isinstance(value, dict) else value
+            inner.extend(item for item in items if isinstance(item, dict | list))
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _refuse(text: str) -> None:

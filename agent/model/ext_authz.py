@@ -13,6 +13,7 @@ from agent.model.rbac import MetadataIs
 
 FORBIDDEN = 403
 _FRAME = 1024  # what every question has
+_FIELD = 16  # what each of its fields has beside its text
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -126,10 +127,10 @@ class CheckQuestion:
 
     @property
     def weight(self) -> int:
-        """About as many bytes as it has."""
-        headers = sum(len(name) + len(value) for name, value in self.headers)
-        told = len(repr(self.metadata)) + len(self.source.certificate)
-        return _FRAME + len(self.path) + headers + told + len(self.body or b"")
+        """About as many bytes as it has, and not less."""
+        headers = sum(len(name) + len(value) + _FIELD for name, value in self.headers)
+        told = repr((self.source, self.host, self.context, self.call_headers, self.metadata))
+        return _FRAME + len(self.path) + headers + len(told.encode()) + len(self.body or b"")
 
 
 class Change(IntEnum):

@@ -3,7 +3,9 @@
 Owns:   the compartments, what they are counted as.
 Not:    room and queues (agent.cluster.bulkhead), what a request does with them (bulkhead).
 Invariants: who waits is looked at when room is given back in this worker, and every LOOK_S; of callers of one policy at
-        most MAX_CALLERS have a compartment: a new one takes the place of one that is idle, else it shares one.
+        most MAX_CALLERS have a compartment: a new one takes the place of one that is idle, else it shares one. Of more
+        than MAX_POLICIES those at which nobody is are forgotten. Who is let in may leave at once: nobody is let in
+        meanwhile, so that many of them are a loop and no recursion.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from agent.upstream.wheel import NEVER, Timed, TimerWheel
 
 LOOK_S: Final = 0.01
 MAX_CALLERS: Final = 1000
+MAX_POLICIES: Final = 1000
 ALL: Final = ""  # the caller that stands for all of them
 
 
@@ -30,7 +33,9 @@ class BulkheadBook(Timed):
         "_clock",
         "_compartments",
         "_limits",
+        "_looking",
         "_max_callers",
+        "_max_policies",
         "_stats",
         "_totals",
         "_waited_at",
@@ -39,22 +44,33 @@ class BulkheadBook(Timed):
     )
 
     def __init__(
-        self, wheel: TimerWheel, clock: Callable[[], float], stats: Registry, max_callers: int = MAX_CALLERS
+        self,
+        wheel: TimerWheel,
+        clock: Callable[[], float],
+        stats: Registry,
+        max_callers: int = MAX_CALLERS,
+        max_policies: int = MAX_POLICIES,
     ) -> None:
         super().__init__()
         self._wheel = wheel
         self._clock = clock
         self._stats = stats
         self._max_callers = max_callers
+        self._max_policies = max_policies
         self._limits: dict[str, tuple[int, int, int]] = {}  # by policy, which may have come with several routes
         self._compartments: dict[str, dict[str, Compartment]] = {}  # by policy, then caller
         self._totals: dict[str, Count] = {}  # by policy
         self._waited_at: set[str] = set()  # policies
+        self._looking = False
         self.counts = SharedCounts(table_memory.private(TABLE), 1, 0)
 
     def compartment(self, policy: Bulkhead, caller: str) -> Compartment:
         """The part of `caller`, made at its first request."""
-        known = self._compartments.setdefault(policy.name, {})
+        known = self._compartments.get(policy.name)
+        if known is None:
+            if len(self._compartments) >= self._max_policies:
+                self._forget_unused()
+            known = self._compartments[policy.name] = {}
         limits = policy.most, policy.most_per_caller, policy.queue
         if self._limits.get(policy.name) != limits:
             self._limits[policy.name] = limits
@@ -86,6 +102,15 @@ class BulkheadBook(Timed):
             del known[idle]
             self._stats.drop(_stats_key(name, idle))
 
+    def _forget_unused(self) -> None:
+        """The policies at which nobody is: they may be gone from the configuration."""
+        for name, known in list(self._compartments.items()):
+            if name not in self._waited_at and all(part.idle for part in known.values()):
+                del self._compartments[name], self._limits[name]
+                self._totals.pop(name, None)
+                for caller in (ALL, *known):
+                    self._stats.drop(_stats_key(name, caller))
+
     def wait(self, name: str) -> None:
         """Somebody waits at a bulkhead."""
         self._waited_at.add(name)
@@ -100,17 +125,27 @@ class BulkheadBook(Timed):
 
     def look(self, name: str) -> None:
         """Let in those who wait at a bulkhead and have room now, one of each caller in turn."""
-        if name not in self._waited_at:
+        if name not in self._waited_at or self._looking:
             return
-        now, parts = self._clock(), [part for part in self._compartments[name].values() if part.waiting]
-        while parts:
-            called = [part.next(now) for part in parts]
-            parts = [part for part, call in zip(parts, called, strict=True) if call is not None and part.waiting]
-            for call in called:
-                if call is not None:
-                    call()
-        if not any(part.waiting for part in self._compartments[name].values()):
+        parts, now = self._compartments[name], self._clock()
+        self._looking = True
+        try:
+            going = True
+            while going:
+                waiting = [part for part in parts.values() if part.waiting]
+                going = any([_let_next(part, now) for part in waiting])  # a list: each has its turn
+        finally:
+            self._looking = False
+        if not any(part.waiting for part in parts.values()):
             self._waited_at.discard(name)
+
+
+def _let_next(part: Compartment, now: float) -> bool:
+    """Whether its first had something to be told."""
+    call = part.next(now)
+    if call is not None:
+        call()
+    return call is not None
 
 
 def _stats_key(name: str, caller: str) -> str:

@@ -111,7 +111,7 @@ class Authorizers:
         self._of_cluster: Counter[str] = Counter()
         self._answers: dict[Reply, list[tuple[CheckAnswer, int]]] = {}  # with about how many bytes each has
         self._begun = False  # something is served
-        self._early: list[tuple[int, CheckQuestions, Reply]] = []
+        self._early: dict[tuple[int, int], tuple[CheckQuestion, Reply]] = {}
         self._opening = asyncio.Lock()
         self._relays = 0
         self._directory = -1  # open: a socket's path must be short for gRPC too
@@ -126,31 +126,34 @@ class Authorizers:
 
         A predecessor's workers may ask before anything is served: then it waits for that.
         """
-        if not self._begun and len(self._early) < MAX_ASKING:
-            self._early.append((worker, questions, reply))
-            return
         for number in questions.dropped:
             self._drop((worker, number))
         for question in questions.questions:
-            cluster = self._cluster(question.cluster)
-            if cluster is None or not self._has_room(cluster):
-                self._answer(reply, failed(question.number))
-                continue
-            self._of_cluster[cluster.name] += 1
-            key = (worker, question.number)
-            task = spawn("authorization question", self._ask(question, cluster, reply))
-            self._asking[key] = task
-            task.add_done_callback(partial(self._over, key, cluster.name))
+            self._begin((worker, question.number), question, reply)
+
+    def _begin(self, key: tuple[int, int], question: CheckQuestion, reply: Reply) -> None:
+        if not self._begun and len(self._early) < MAX_ASKING:
+            self._early[key] = question, reply
+            return
+        cluster = self._cluster(question.cluster)
+        if cluster is None or not self._has_room(cluster):
+            self._answer(reply, failed(question.number))
+            return
+        self._of_cluster[cluster.name] += 1
+        task = spawn("authorization question", self._ask(question, cluster, reply))
+        self._asking[key] = task
+        task.add_done_callback(partial(self._over, key, cluster.name))
 
     def forget_worker(self, worker: int) -> None:
         """It is gone, and so are its requests."""
-        for key in [key for key in self._asking if key[0] == worker]:
+        for key in [key for key in (*self._early, *self._asking) if key[0] == worker]:
             self._drop(key)
 
     def _has_room(self, cluster: Cluster) -> bool:
         return len(self._asking) < MAX_ASKING and self._of_cluster[cluster.name] < cluster.thresholds.max_requests
 
     def _drop(self, key: tuple[int, int]) -> None:
+        self._early.pop(key, None)
         task = self._asking.get(key)
         if task is not None:
             task.cancel()
@@ -247,9 +250,9 @@ class Authorizers:
     def follow(self) -> None:
         """Something else is served: close the channels to what is gone."""
         self._begun = True
-        early, self._early = self._early, []
-        for worker, questions, reply in early:
-            self.ask(worker, questions, reply)
+        early, self._early = self._early, {}
+        for number, (question, reply) in early.items():
+            self._begin(number, question, reply)
         for key in list(self._channels):
             cluster, assignment = self._cluster(key.cluster), self._assignment(key.cluster)
             hosts = assignment.endpoints if assignment is not None else ()

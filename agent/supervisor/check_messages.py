@@ -4,6 +4,7 @@ Not:    asking (authorizers), what an answer does to a request (agent.filters.ch
 Source: envoy/service/auth/v3/{attribute_context,external_auth}.proto; Envoy's check_request_utils.cc and
         ext_authz_grpc_impl.cc: text that is not UTF-8 has "!" in the place of what is none; without a status code the
         request may pass; an answer that denies says 403 unless it has another status.
+Invariant: what denies is never taken for no answer, with which a request may pass, whatever else it says.
 """
 
 import codecs
@@ -13,7 +14,7 @@ from envoy.config.core.v3.address_pb2 import Address
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse, DeniedHttpResponse
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct, Value
 
 from agent.filters.forwarded import host_of
 from agent.model.ext_authz import (
@@ -107,13 +108,14 @@ def _fill_request(message: AttributeContext.HttpRequest, question: CheckQuestion
 
 def check_answer(number: int, response: CheckResponse) -> CheckAnswer:
     """What the service says."""
+    metadata = _metadata(response)
     if not response.status.code:
-        return _allowed(number, response)
+        return _allowed(number, response, metadata)
     which = response.WhichOneof("http_response")
     if which == "error_response":
-        return _refusal(number, CheckVerdict.ERROR, response, response.error_response, 0)
+        return _refusal(number, CheckVerdict.ERROR, response.error_response, 0, metadata)
     denied = response.denied_response if which == "denied_response" else DeniedHttpResponse()
-    return _refusal(number, CheckVerdict.DENIED, response, denied, FORBIDDEN)
+    return _refusal(number, CheckVerdict.DENIED, denied, FORBIDDEN, metadata)
 
 
 def failed(number: int) -> CheckAnswer:
@@ -121,11 +123,15 @@ def failed(number: int) -> CheckAnswer:
     return CheckAnswer(number=number, verdict=CheckVerdict.ERROR)
 
 
-def _allowed(number: int, response: CheckResponse) -> CheckAnswer:
+def _invalid(number: int) -> CheckAnswer:
+    return CheckAnswer(number=number, verdict=CheckVerdict.INVALID)
+
+
+def _allowed(number: int, response: CheckResponse, metadata: dict[str, object] | None) -> CheckAnswer:
     allowed = response.ok_response
     answer = _changes(allowed.response_headers_to_add, Change.ADD)
     if answer is None:
-        return CheckAnswer(number=number, verdict=CheckVerdict.INVALID)
+        return _invalid(number)
     return CheckAnswer(
         number=number,
         verdict=CheckVerdict.OK,
@@ -134,26 +140,24 @@ def _allowed(number: int, response: CheckResponse) -> CheckAnswer:
         answer=answer,
         query=tuple((item.key.encode(), item.value.encode()) for item in allowed.query_parameters_to_set),
         query_removed=tuple(name.encode() for name in allowed.query_parameters_to_remove),
-        metadata=_metadata(response),
+        metadata=metadata,
     )
 
 
 def _refusal(
-    number: int, verdict: CheckVerdict, response: CheckResponse, own: DeniedHttpResponse, default: int
+    number: int, verdict: CheckVerdict, own: DeniedHttpResponse, default: int, metadata: dict[str, object] | None
 ) -> CheckAnswer:
     changes = _changes(own.headers, Change.JOIN)
     if changes is None:
-        return CheckAnswer(number=number, verdict=CheckVerdict.INVALID)
-    status = own.status.code or default
-    if status and not 200 <= status <= 599:
-        return failed(number)
+        return _invalid(number)
+    status = own.status.code if 200 <= own.status.code <= 599 else default
     return CheckAnswer(
         number=number,
         verdict=verdict,
         status=status,
         body=own.body.encode(),
         answer=changes,
-        metadata=_metadata(response),
+        metadata=metadata,
     )
 
 
@@ -185,4 +189,24 @@ def _metadata(response: CheckResponse) -> dict[str, object] | None:
         if older is not None and older.HasField("dynamic_metadata")
         else response.dynamic_metadata
     )
-    return MessageToDict(own) if own.fields else None
+    return _values(own) or None
+
+
+def _values(message: Struct) -> dict[str, object]:
+    return {name: _value(value) for name, value in message.fields.items()}
+
+
+def _value(message: Value) -> object:
+    """Also infinity, which protobuf takes for no JSON."""
+    match message.WhichOneof("kind"):
+        case "struct_value":
+            return _values(message.struct_value)
+        case "list_value":
+            return [_value(item) for item in message.list_value.values]
+        case "bool_value":
+            return message.bool_value
+        case "number_value":
+            return message.number_value
+        case "string_value":
+            return message.string_value
+    return None

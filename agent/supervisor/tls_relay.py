@@ -43,7 +43,7 @@ class TlsRelay:
         self._identity = identity
         self._contexts = contexts
         self._connect_s = connect_s
-        self._server: asyncio.AbstractServer | None = None
+        self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self._said = ""  # of a failure
 
@@ -53,8 +53,11 @@ class TlsRelay:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bind_unix(sock, self._path)
-            self._server = await asyncio.start_unix_server(self._accepted, sock=sock)
+            # In two steps: cut in the only one that waits, there is already something that can be closed.
+            self._server = await asyncio.start_unix_server(self._accepted, sock=sock, start_serving=False)
+            await self._server.start_serving()
         except BaseException:
+            self.close()
             sock.close()
             raise
 

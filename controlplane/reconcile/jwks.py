@@ -116,11 +116,12 @@ class JwksKeeper:
         self._source.jwks_problems.pop(url, None)
 
     def _failed(self, url: str, reason: str) -> None:
+        reason = reason[:_MAX_REASON]
         count = self._failures[url] = self._failures.get(url, 0) + 1
         most_s = min(MAX_RETRY_S, self._refresh_s)
         delay_s = min(RETRY_S * 2 ** min(count - 1, 10), most_s) * (0.75 + self._rng() / 2)
         self._due[url] = self._clock.monotonic() + delay_s
-        self._source.jwks_problems[url] = reason[:_MAX_REASON]
+        self._source.jwks_problems[url] = reason
         kept = _kept(url, self._source.mesh)
         _log.warning("cannot fetch keys", url=url, reason=reason, effect=kept)
 

@@ -119,6 +119,13 @@ ROUTES = decoding.configuration(
     decoding.host(decoding.route({"cluster": "origin"}, {"prefix": "/only"}), domains=["nowhere"], name="nowhere"),
 )  # fmt: skip
 
+
+def denied_with(number: float) -> authorizing.CheckResponse:
+    response = denying()
+    response.dynamic_metadata["a"] = number
+    return response
+
+
 ANSWERS: dict[str, Any] = {
     "/empty": authorizing.CheckResponse(),
     "/status": denying(status={"code": 401}, body="go away", headers=[field("www-authenticate", "Basic")]),
@@ -220,6 +227,7 @@ ANSWERS: dict[str, Any] = {
     "/metadata": authorizing.ParseDict(
         {"status": {"code": 0}, "dynamic_metadata": {"a": "b"}}, authorizing.CheckResponse()
     ),
+    "/denied-infinity": denied_with(float("inf")),
 }
 WORLD = World(
     routes={"r": ROUTES},
@@ -283,7 +291,8 @@ CASES = [
     _case("plain", "/query-gone?q=1"),
     _case("plain", "/query"),
     *(_case("unavailable", target) for target in (*FAILING, "/denied", "/bad-name")),
-    *(_case("open", target) for target in (*FAILING, "/denied", "/bad-name", "/denied-bad-name")),
+    *(_case("open", target) for target in (*FAILING, "/denied", "/bad-name", "/denied-bad-name", "/denied-infinity")),
+    _case("open", "/denied-700", differs=DIFFERING["/denied-700"]),
     _case("open-marked", "/internal"),
     _case("open-marked"),
     _case("slow", "/hang"),

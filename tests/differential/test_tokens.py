@@ -233,6 +233,13 @@ def case(listener: str, name: str, *fields: bytes, path: bytes = b"/", **more: A
     return Case(name=f"{listener}: {name}", listener=listener, send=(get(path, *fields),), **more)
 
 
+def nested(depth: int, *, lists: bool = False) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value] if lists else {"a": value}
+    return value
+
+
 FULL = claims(a={"b": "deep"}, n=7, t=True, l=["x", 1], scope="read write", groups=["admin", "dev"], nil=None, f=1.5)
 TOKEN = ONE.token(FULL)
 SPOOFED = tuple(f"{name}: spoofed".encode() for name in ("X-Payload", "x-sub", "x-nested", "x-absent", "X-List"))
@@ -302,6 +309,12 @@ CASES = [
     case("told", "a NUL", bearer(ONE.token(claims(sub="me\0you")))),
     case("told", "an object", bearer(ONE.token(claims(l={"k": "v"})))),
     case("told", "a list that base64url writes differently", bearer(ONE.token(claims(l=["?~?"])))),
+    *(
+        case("one", f"{depth} deep, lists={lists}", bearer(ONE.token(claims(z=nested(depth, lists=lists)))))
+        for depth in (99, 100, 700)
+        for lists in (False, True)
+    ),
+    case("one", "many beside each other", bearer(ONE.token(claims(z=[{"a": []}] * 200)))),
     *(
         case(listener, name, bearer(token))
         for listener in ("sub", "scope", "either", "nested", "bool", "null")

@@ -14,9 +14,11 @@ from socket import socket
 import pytest
 
 from agent.ipc import frames
-from agent.ipc.messages import Commit, HostState, Identities, Put, Remove
+from agent.ipc.messages import CheckAnswers, CheckQuestions, Commit, HostState, Identities, Put, Remove
 from agent.ipc.shared import CONNECTIONS, PENDING, REQUESTS, SharedCells
 from agent.model.cluster import LoadAssignment, OutlierDetection, Thresholds
+from agent.model.ext_authz import CheckAnswer, CheckVerdict, ExternalAuthorization
+from agent.model.http_filters import HttpFilter
 from agent.model.listener import Direction
 from agent.model.matchers import HeaderMatcher, MatchKind, StringMatcher
 from agent.model.route import DirectResponse, PathKind, RetryPolicy, RouteMatch
@@ -714,6 +716,45 @@ async def test_a_successor_takes_the_sockets_and_drains_the_orphan(tmp_path: Pat
             taken.close()
         assert not client.errors, client.errors
         assert set(client.answers) == {200}
+
+
+CHECKED = http(filters=(HttpFilter(name="a", config=ExternalAuthorization(cluster="z", grpc=True, timeout_s=20.0)),))
+
+
+async def test_questions_follow_the_successors(tmp_path: Path) -> None:
+    """One may come before the end of its predecessor is seen, and one of before may end after it."""
+    asked: list[tuple[int, CheckQuestions, Callable[[CheckAnswers], None]]] = []
+    unheard: list[CheckQuestions] = []
+    async with running_worker(tmp_path) as worker, origin() as end:
+        with listen() as sock:
+            worker.on_check = unheard.append
+            worker.add_listener("out", sock)
+            port = port_of(sock)
+            await worker.apply(listener(port, CHECKED), routes(route("all", forward(("c", 1)))), cluster("c", end))
+            waiting = asyncio.ensure_future(get(port))
+            await until(lambda: unheard)
+            successors = [Orphans(tmp_path, lambda *said: asked.append(said)) for _ in range(2)]
+            for own in successors:
+                for taken in await own.find():
+                    taken.close()
+            assert not asked
+            worker.channel.close()
+            await until(lambda: asked)
+            pid, questions, reply = asked.pop()
+            assert (pid, questions.questions) == (worker.pid, unheard[0].questions)
+            reply(CheckAnswers((CheckAnswer(number=questions.questions[0].number, verdict=CheckVerdict.OK),)))
+            assert (await waiting).status == 200
+            successors[0]._orphans[0].channel.close()
+            again = asyncio.ensure_future(get(port))
+            await until(lambda: asked)
+            _, questions, reply = asked.pop()
+            reply(
+                CheckAnswers(
+                    (CheckAnswer(number=questions.questions[0].number, verdict=CheckVerdict.DENIED, status=403),)
+                )
+            )
+            assert (await again).status == 403
+            successors[1]._orphans[0].channel.close()
 
 
 async def test_a_second_crash_does_not_stop_the_orphans_clock(tmp_path: Path) -> None:

@@ -110,3 +110,15 @@ def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     totals.add(1, delta({"a": 1, "d": 1}))
     assert totals.counters == {"a": 2, "b": 1}
     assert totals.dropped == 2
+
+
+def test_names_of_gauges_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of callers that were here once make room first."""
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
+    totals = Totals()
+    totals.add(1, delta(gauges={"a": 1, "b": 1, "c": 1}))
+    totals.add(2, delta(gauges={"d": 4}))
+    assert totals.gauges() == {"a": 1, "b": 1, "d": 4}
+    totals.add(1, delta(gauges={"a": 0, "e": 5}))
+    assert totals.gauges() == {"b": 1, "d": 4, "e": 5}
+    assert totals.dropped == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.filters.jwt import NO_KEY, SIGNATURE, claim_text, parsed
+from agent.filters.jwt import MAX_DEPTH, NO_KEY, PAYLOAD_JSON, SIGNATURE, BadToken, claim_text, parsed
 from agent.model.http_filters import HttpFilter
 from agent.model.jwt import JwtAuthentication, JwtProvider, JwtRule, NeedsToken
 from agent.model.matchers import MatchKind, StringMatcher
@@ -201,8 +201,21 @@ def test_the_modules_of_a_worker_load_no_cryptography() -> None:
 
 
 def test_an_unknown_critical_extension_is_not_passed_over() -> None:
-    from agent.filters.jwt import BadToken
-
     with pytest.raises(BadToken):
         parsed(ONE.token(claims(), crit=["b64"], b64=False))
     assert b64(b"x") == "eA"
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_claims_are_not_nested_without_end(lists: bool) -> None:
+    """Whoever is told of them must be able to pass them on; said by a good signature or not."""
+    value: Any = {}
+    for depth in range(1, 500):
+        text = ONE.token({"z": value})
+        if depth < MAX_DEPTH:
+            assert parsed(text).claims == {"z": value}
+        else:
+            with pytest.raises(BadToken) as refused:
+                parsed(text)
+            assert refused.value.reason == PAYLOAD_JSON
+        value = [value] if lists else {"a": value}

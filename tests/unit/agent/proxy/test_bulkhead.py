@@ -114,3 +114,22 @@ async def test_those_who_show_no_certificate_share_a_place(tmp_path: Path) -> No
     assert {name for name in gauges if name.startswith(BULKHEAD_REQUESTS)} <= {
         series(BULKHEAD_REQUESTS, (POLICY.name, caller)) for caller in ("", "others")
     }
+
+
+async def test_many_who_waited_are_answered_when_no_host_is_left(tmp_path: Path) -> None:
+    """Each is over in the turn that lets it in, and gives its room to the next: not one inside the other."""
+    count = 300
+    policy = Bulkhead(name=POLICY.name, most=1, most_per_caller=1, queue=count, max_wait_s=30.0)
+    async with http_proxy(
+        tmp_path, own_host(policy), [cluster("app")], filters=(HttpFilter(name=FILTER, config=NO_BULKHEADS),)
+    ) as proxy:
+        book = proxy.runtime.bulkheads
+        part = book.compartment(policy, "")
+        assert part.enter()
+        waiting = [await ask(proxy, f"/{number}") for number in range(count)]
+        await becomes(lambda: part.waiting, count)
+        part.leave()
+        book.look(policy.name)
+        assert (part.waiting, under_way(proxy, "")) == (0, 0)
+        for client in waiting:
+            assert (await client.rest()).endswith(b"no healthy upstream")

@@ -112,3 +112,73 @@ async def test_what_is_under_way_is_shown_for_each_caller_and_for_all() -> None:
     assert stats.report().gauges == {
         series(BULKHEAD_REQUESTS, (policy.name, caller)): count for caller, count in {"": 2, "spiffe://a": 1}.items()
     }
+
+
+async def test_many_who_wait_end_at_once_when_they_are_let_in() -> None:
+    """As when no host is left: each is answered before its turn is over, and gives its room to the next."""
+    count = 2000
+    policy = replace(POLICY, queue=count)
+    book = a_book()
+    part = book.compartment(policy, "spiffe://a")
+    other = book.compartment(policy, "spiffe://b")
+    told: list[int] = []
+
+    def in_and_out(number: int, own: Compartment) -> None:
+        told.append(number)
+        own.leave()
+        book.look(policy.name)
+
+    assert part.enter()
+    until_s = asyncio.get_running_loop().time() + policy.max_wait_s
+    for number in range(count):
+        own = other if number % 2 else part
+        assert own.wait(Waiting(until_s, lambda n=number, o=own: in_and_out(n, o), lambda: told.append(-1)))  # type: ignore[misc]
+    book.wait(policy.name)
+    part.leave()
+    book.look(policy.name)
+    assert told == list(range(count)), "one of each caller in turn"
+    assert (part.idle, other.idle, book._waited_at) == (True, True, set())
+
+
+async def test_who_has_gone_in_the_same_turn_gets_no_room() -> None:
+    """The first that goes on takes the second along."""
+    policy = replace(POLICY, most=2)
+    book = a_book()
+    parts = [book.compartment(policy, f"spiffe://{name}") for name in "ab"]
+    told: list[str] = []
+    until_s = asyncio.get_running_loop().time() + policy.max_wait_s
+    second = Waiting(until_s, lambda: told.append("second"), lambda: told.append("out"))
+
+    def first() -> None:
+        told.append("first")
+        parts[1].cancel(second)
+
+    for part in parts:
+        assert part.enter()
+    assert parts[0].wait(Waiting(until_s, first, lambda: told.append("out")))
+    assert parts[1].wait(second)
+    book.wait(policy.name)
+    for part in parts:
+        part.leave()
+    book.look(policy.name)
+    assert told == ["first"]
+    assert (parts[0].idle, parts[1].idle) == (False, True)
+
+
+async def test_policies_of_before_are_forgotten() -> None:
+    """Bulkheads come and go as long as the worker lives."""
+    loop = asyncio.get_running_loop()
+    stats = Registry()
+    book = BulkheadBook(TimerWheel(loop), loop.time, stats, max_policies=3)
+    busy = book.compartment(replace(POLICY, name="default/busy"), "spiffe://a")
+    assert busy.enter()
+    for number in range(20):
+        part = book.compartment(replace(POLICY, name=f"default/{number}"), "spiffe://a")
+        assert part.enter()
+        part.leave()
+    assert set(book._compartments) == set(book._totals) == set(book._limits)
+    assert len(book._compartments) <= 3
+    assert book.compartment(replace(POLICY, name="default/busy"), "spiffe://a") is busy
+    stats.report()
+    assert len(stats._groups) <= 2 * 3
+    assert not stats._ending

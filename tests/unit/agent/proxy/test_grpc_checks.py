@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from agent.ipc import frames
 from agent.ipc.messages import CheckAnswers, CheckQuestions
 from agent.model.ext_authz import (
     Change,
     CheckAnswer,
+    CheckPeer,
     CheckQuestion,
     CheckVerdict,
     ExternalAuthorization,
@@ -132,13 +134,13 @@ async def test_what_frames_a_message_is_not_changed(tmp_path: Path) -> None:
         await supervisor.asked()
         named = [b"content-length", b"Transfer-Encoding", b"connection", b"upgrade", b"te", b"trailer"]
         supervisor.answer(
-            request=tuple(setting(name, b"9") for name in named),
+            request=tuple(setting(name, b"987654321") for name in named),
             removed=(b"Content-Length", b"host", b":path"),
-            answer=(setting(b"content-length", b"9"), setting(b"transfer-encoding", b"chunked")),
+            answer=(setting(b"content-length", b"987654321"), setting(b"transfer-encoding", b"chunked")),
         )
         answer = await client.rest()
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b": 9" not in answer
+        assert b"987654321" not in answer, "nor in what the host has seen, which it tells"
         (seen,) = origin.seen
         assert seen.startswith(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n")
         assert seen.endswith(b"\r\n\r\nbody")
@@ -274,6 +276,33 @@ async def test_there_are_not_too_many_questions(tmp_path: Path) -> None:
         supervisor.answer(index=0)
         assert b"HTTP/1.1 200 " in await asking
         assert heard == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body": b"x" * LARGE},
+        {"path": b"/" * LARGE},
+        {"host": b"a" * LARGE},
+        {"headers": ((b"a", b"b" * LARGE),)},
+        {"headers": tuple((b"%d" % number, b"b" * 300) for number in range(1000))},
+        {"context": (("a", "b" * LARGE),)},
+        {"call_headers": (("a", "b" * LARGE),)},
+        {"metadata": {"a": {"b": "\N{GRINNING FACE}" * (LARGE // 4)}}},
+        {"source": CheckPeer(address="a:1", service=b"b" * LARGE)},
+        {"source": CheckPeer(address="a:1", principal=b"b" * LARGE)},
+        {"source": CheckPeer(address="a:1", certificate="b" * LARGE)},
+    ],
+)
+async def test_a_question_weighs_what_it_has(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """So that all that the book may hold fit in one frame."""
+    async with checked(tmp_path) as (proxy, _, supervisor):
+        asking = asyncio.ensure_future(proxy.get("/p"))
+        question = await supervisor.asked()
+        supervisor.answer()
+        await asking
+    for one in (question, replace(question, **fields)):
+        assert len(frames.encode(CheckQuestions((one,)))) <= one.weight
 
 
 # --- bodies

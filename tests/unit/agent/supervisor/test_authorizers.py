@@ -21,6 +21,8 @@ from agent.model.ext_authz import Change, CheckAnswer, CheckPeer, CheckQuestion,
 from agent.model.tls import UpstreamTls
 from agent.supervisor import authorizers as module
 from agent.supervisor.authorizers import Authorizers
+from agent.supervisor.tls_relay import TlsRelay
+from agent.upstream.tls import TlsContexts
 from mesh.vocabulary import HealthStatus
 from tests.support.authorizing import Authorizer, CheckResponse, ParseDict, allowing, denying, erring
 from tests.support.authorizing import field as header
@@ -45,6 +47,13 @@ def question(number: int = 1, **fields: Any) -> CheckQuestion:
 
 def endpoint(port: int, **fields: Any) -> Endpoint:
     return Endpoint(address="127.0.0.1", port=port, **fields)
+
+
+def denied_with_infinity() -> CheckResponse:
+    """Its metadata is no JSON."""
+    response = denying()
+    response.dynamic_metadata["a"] = float("inf")
+    return response
 
 
 @dataclass
@@ -134,8 +143,10 @@ async def test_asked_and_answered(tmp_path: Path) -> None:
         (CheckResponse(), CheckVerdict.OK, 0),
         (erring(), CheckVerdict.ERROR, 0),
         (erring(status={"code": 503}), CheckVerdict.ERROR, 503),
-        (denying(status={"code": 100}), CheckVerdict.ERROR, 0),
-        (denying(status={"code": 700}), CheckVerdict.ERROR, 0),
+        (denying(status={"code": 100}), CheckVerdict.DENIED, 403),
+        (denying(status={"code": 700}), CheckVerdict.DENIED, 403),
+        (erring(status={"code": 700}), CheckVerdict.ERROR, 0),
+        (denied_with_infinity(), CheckVerdict.DENIED, 403),
         (denying(headers=[header("x", "1", 9)]), CheckVerdict.INVALID, 0),
         (allowing(response_headers_to_add=[header("x", "1", 9)]), CheckVerdict.INVALID, 0),
         (grpc.StatusCode.PERMISSION_DENIED, CheckVerdict.ERROR, 0),
@@ -148,6 +159,28 @@ async def test_what_an_answer_comes_to(tmp_path: Path, said: Any, verdict: Check
             supervisor.serve(service.port)
             answer = await supervisor.ask()
             assert (answer.verdict, answer.status) == (verdict, status)
+
+
+async def test_what_is_taken_back_before_anything_is_served_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of before may ask for long: what waits is what somebody waits for, and no more of it than elsewhere."""
+    monkeypatch.setattr(module, "MAX_ASKING", 3)
+    with Authorizer().running() as service:
+        async with asking(tmp_path) as supervisor:
+            for number in range(1, 20):
+                supervisor.put(question(number))
+                supervisor.put(dropped=(number,))
+            supervisor.put(question(20), question(21), worker=8)
+            supervisor.authorizers.forget_worker(8)
+            supervisor.put(*(question(number) for number in range(30, 34)))
+            await until(lambda: len(supervisor.answers) == 1)
+            assert (supervisor.answers[0].number, supervisor.answers[0].verdict) == (33, CheckVerdict.ERROR)
+            supervisor.serve(service.port)
+            await until(lambda: len(supervisor.answers) == 4)
+            assert {answer.number: answer.verdict for answer in supervisor.answers[1:]} == dict.fromkeys(
+                (30, 31, 32), CheckVerdict.OK
+            )
 
 
 async def test_nobody_to_ask(tmp_path: Path) -> None:
@@ -448,3 +481,16 @@ async def test_sockets_of_one_that_was_killed_are_removed(tmp_path: Path) -> Non
     (tmp_path / "relay-3.sock").touch()
     async with asking(tmp_path):
         assert not list(tmp_path.iterdir())
+
+
+async def test_a_relay_whose_start_is_cut_leaves_nothing(tmp_path: Path) -> None:
+    """By a question that is taken back, or has waited too long, while its channel opens."""
+    loop = asyncio.get_running_loop()
+    path = tmp_path / "relay-1.sock"
+    relay = TlsRelay(path, endpoint(1), UpstreamTls(identity=US), US, TlsContexts(), 1.0)
+    starting = loop.create_task(relay.start())
+    loop.call_soon(starting.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not path.exists()
+    assert relay._server is None or not relay._server.is_serving()
