@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.model.reports import LocalInstance, LocalPort
-from agent.settings import Service, ServiceCheck, service
+from agent.settings import Service, ServiceCheck, Settings, service
 from agent.workloads import ports
 from agent.workloads.health import PENDING, UNCHECKED, Health, Result, Thresholds, TtlHealth, step
 from mesh.clock import Clock
@@ -53,6 +53,18 @@ class PortPlan:
     outbound_start: int
     outbound_address: str
     reserved: frozenset[int]
+
+
+def port_plan(settings: Settings) -> PortPlan:
+    """The plan of a node's settings."""
+    proxy = settings.proxy
+    return PortPlan(
+        inbound_range=proxy.inbound_port_range,
+        inbound_address=settings.node.address,
+        outbound_start=proxy.workload_port_start,
+        outbound_address=proxy.outbound_address,
+        reserved=frozenset({proxy.outbound_port, proxy.admin[1]}),
+    )
 
 
 class Workloads:

@@ -1,7 +1,7 @@
 """The last known good on disk: the raw xDS resources with their versions (decision 35).
 
 Owns:   the file's format, reading and writing it, what is said about damaged parts.
-Not:    when it is written (agent.app), the identity's files (agent.identity.vault).
+Not:    when it is written (agent.supervisor.config_flow), the identity's files (agent.identity.vault).
 Source: decision 35; design section 5.
 
 One line per resource: CRC-32 of the rest in hex, a space, JSON [type URL, name, version, body in base64]. The first

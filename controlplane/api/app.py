@@ -1,7 +1,7 @@
 """The two doors of the API: REST and the gRPC control service over the same operations.
 
 Owns:   building them from `Dependencies`.
-Not:    binding ports and their life (controlplane.app), Identity and Reports (their own servicers).
+Not:    binding ports and their life (controlplane.ports), Identity and Reports (their own servicers).
 
     runner = web.AppRunner(build_rest_app(dependencies), access_log=None, handler_cancellation=True)
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(dependencies), grpc_server)

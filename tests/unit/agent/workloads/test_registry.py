@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from agent import settings
 from agent.settings import Service, ServiceCheck, service
 from agent.workloads import registry
 from agent.workloads.health import Outcome, Result
-from agent.workloads.registry import PortPlan, Workloads, table_of
+from agent.workloads.registry import PortPlan, Workloads, port_plan, table_of
 from mesh.errors import ErrorCode, MeshError
 from mesh.vocabulary import HealthStatus
 from tests.support.clock import ManualClock
@@ -356,3 +357,27 @@ def test_an_application_beyond_loopback_is_warned_of_once_and_reported(
     assert node.changes == changes + 1
     node.workloads.sweep(frozenset())
     assert not any(item.bypass_possible for item in node.workloads.instances())
+
+
+def test_the_plan_of_a_nodes_settings() -> None:
+    """A workload's port is none that the node listens on itself."""
+    plan = port_plan(
+        settings.Settings(
+            node=settings.NodeSettings(name="n1", address="10.0.0.9"),
+            control_plane=settings.ControlPlaneSettings(address="cp:18000"),
+            proxy=settings.ProxySettings(
+                outbound_port=15101,
+                workload_port_start=15100,
+                outbound_address="127.0.0.2",
+                inbound_port_range=(30000, 30010),
+                admin=("127.0.0.1", 15102),
+            ),
+        )
+    )
+    assert plan == PortPlan(
+        inbound_range=(30000, 30010),
+        inbound_address="10.0.0.9",
+        outbound_start=15100,
+        outbound_address="127.0.0.2",
+        reserved=frozenset({15101, 15102}),
+    )
