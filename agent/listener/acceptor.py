@@ -13,6 +13,7 @@ Invariants: nothing is read from a connection before its chain is known, the loo
 import asyncio
 import contextlib
 import errno
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from mesh.tasks import spawn
 PEEK_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 10.0
 ACCEPT_REST_S = 0.1
+PEEK_AGAIN_S = 0.01
 ACCEPTS_PER_WAKE = 32
 _TLS_HANDSHAKE = 0x16  # the first byte of a TLS ClientHello's record, RFC 8446 5.1
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -250,10 +252,12 @@ class _Guard:
 class _Peek(Timed):
     """Waits for a connection's first byte, and for its ClientHello where that decides, and leaves them in the socket.
 
-    While a ClientHello is not whole, the socket counts as readable only when more has come (SO_RCVLOWAT).
+    While a ClientHello is not whole, the socket counts as readable only when more has come (SO_RCVLOWAT), when the
+    client has ended, and when Linux is short of memory or window for it (tcp_epollin_ready): then it is looked at now
+    and then.
     """
 
-    __slots__ = ("_acceptor", "_loop", "_seen", "_sock")
+    __slots__ = ("_acceptor", "_again", "_loop", "_seen", "_sock")
 
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         super().__init__()
@@ -261,6 +265,7 @@ class _Peek(Timed):
         self._sock = sock
         self._loop = acceptor._loop
         self._seen = 0
+        self._again: asyncio.TimerHandle | None = None
         acceptor._peeks.add(self)
         if not self._look():
             self._loop.add_reader(sock, self._look)
@@ -295,13 +300,22 @@ class _Peek(Timed):
             name = ""  # the chain that takes any name, if there is one, says so in TLS's own words
         if name is not None:
             self._decide(TLS, name)
+        elif len(data) == self._seen and _has_ended(self._sock):
+            self.close()  # in the middle of it
         elif len(data) == self._seen:
-            self.close()  # the client has ended in the middle of it
+            self._loop.remove_reader(self._sock)
+            self._again = self._loop.call_later(PEEK_AGAIN_S, self._look_again)
+            return False
         else:
             self._seen = len(data)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
             return False
         return True
+
+    def _look_again(self) -> None:
+        self._again = None
+        if not self._look() and self._again is None:
+            self._loop.add_reader(self._sock, self._look)
 
     def _decide(self, transport: str, name: str) -> None:
         self._leave()
@@ -319,8 +333,17 @@ class _Peek(Timed):
 
     def _leave(self) -> None:
         self._loop.remove_reader(self._sock)
+        if self._again is not None:
+            self._again.cancel()
         self._acceptor._peeks.discard(self)
         self._acceptor._wheel.disarm(self)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Has the other side sent its last byte? No byte is read."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _peer_text(sock: socket.socket) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
+import grpc
 from envoy.service.status.v3.csds_pb2 import ClientConfig
 from google.protobuf.message import DecodeError
 
@@ -64,7 +65,7 @@ class AgentDesk:
             async with asyncio.timeout(ANSWER_S):
                 await line.send(report_pb2.ReportReply(client_status_request=question))
                 return await waiting
-        except (TimeoutError, asyncio.InvalidStateError):  # the latter: the stream ended before the question was sent
+        except (TimeoutError, asyncio.InvalidStateError, grpc.aio.BaseError):  # the stream or the server has ended
             return None
         finally:
             del line.open[number]

@@ -90,7 +90,9 @@ def test_the_limit_on_bodies_can_be_set() -> None:
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
             'typed_per_filter_config["f"]: found google.protobuf.Empty, expected one of '
-            "envoy.extensions.filters.http.cors.v3.CorsPolicy, envoy.extensions.filters.http.fault.v3.HTTPFault, "
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy, "
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, "
+            "envoy.extensions.filters.http.fault.v3.HTTPFault, "
             "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute: the agent does not enforce it",
         ),
     ],
@@ -107,7 +109,9 @@ def test_refused_hosts(fields: dict[str, Any], expected: str) -> None:
         (
             {"typed_per_filter_config": {"f": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
             'typed_per_filter_config["f"]: found google.protobuf.Empty, expected one of '
-            "envoy.extensions.filters.http.cors.v3.CorsPolicy, envoy.extensions.filters.http.fault.v3.HTTPFault, "
+            "envoy.extensions.filters.http.cors.v3.CorsPolicy, "
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, "
+            "envoy.extensions.filters.http.fault.v3.HTTPFault, "
             "mesh.api.v1.BulkheadPerRoute, mesh.api.v1.CircuitBreakerPerRoute: the agent does not enforce it",
         ),
     ],

@@ -5,7 +5,7 @@ import errno
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from socket import socket
+from socket import SO_RCVBUF, SOL_SOCKET, socket
 from typing import Any
 
 import pytest
@@ -250,6 +250,15 @@ async def test_a_hello_in_pieces_is_left_where_it_is(accepting: Accepting, size:
     accepting.chains = by_name(accepting)
     data = hello("through.org")
     assert await in_pieces(accepting, data, size) == data
+    assert accepting.log == [("through", False, frozenset())]
+
+
+async def test_a_socket_that_counts_as_readable_without_more_has_not_ended(accepting: Accepting) -> None:
+    """Linux says so, whatever SO_RCVLOWAT is, when the receive window or memory is short (tcp_epollin_ready)."""
+    accepting.sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 1)
+    accepting.chains = by_name(accepting)
+    data = hello("through.org")
+    assert await in_pieces(accepting, data, 1) == data
     assert accepting.log == [("through", False, frozenset())]
 
 
