@@ -12,9 +12,9 @@ READY := .venv/.ready
 # With this environment everything that a test starts is the compiled build: -P keeps this folder from being found first.
 COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) GOSSAMER_BUILD=compiled
 ON_COMPILED := tests/unit/agent tests/unit/test_build.py tests/transcripts tests/property/test_http1.py \
-  tests/property/test_routes.py tests/property/test_load_balancing.py tests/property/test_outlier_detection.py \
-  tests/property/test_frames.py tests/differential/test_answers.py tests/differential/test_requests.py \
-  tests/differential/test_resilience.py
+  tests/property/test_headers.py tests/property/test_routes.py tests/property/test_load_balancing.py \
+  tests/property/test_outlier_detection.py tests/property/test_frames.py tests/differential/test_answers.py \
+  tests/differential/test_requests.py tests/differential/test_resilience.py
 FUZZER := .venv/.fuzzer
 FUZZ_SECONDS ?= 300
 CONFORMANCE := tests/conformance tests/transcripts tests/property/test_sessions.py tests/property/test_policy_sets.py

@@ -11,12 +11,13 @@ import orjson
 
 from agent.codec.head import RequestHead, ResponseHead
 from agent.filters.formats import text_format, value_format
-from agent.filters.inline import facts_of, record_of
+from agent.filters.inline import Facts, record_of
 from agent.filters.repeated import is_plain
 from agent.filters.subject import Subject, bytes_of, readable
 from agent.model.listener import AccessLog
 
 Line = Callable[[Subject], bytes]
+FactsOf = Callable[[Subject], Facts]
 DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
     '%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" '
@@ -24,12 +25,15 @@ DEFAULT = (
 )
 
 
-def line_of(config: AccessLog) -> Line:
-    """The formatter that `config` asks for. Raises FormatError that names the field."""
-    return _json_line(config.json_fields) if config.json_fields else _text_line(config.text_format or DEFAULT)
+def line_of(config: AccessLog, facts_of: FactsOf) -> Line:
+    """The formatter that `config` asks for; `facts_of` gathers what a line is about.
+
+    Raises FormatError that names the field.
+    """
+    return _json_line(config.json_fields, facts_of) if config.json_fields else _text_line(config.text_format or DEFAULT)
 
 
-def _json_line(fields: tuple[tuple[str, str], ...]) -> Line:
+def _json_line(fields: tuple[tuple[str, str], ...], facts_of: FactsOf) -> Line:
     record = record_of(fields)
     called = [(key, value_format(text)) for key, text in fields]
     dumps, newline = orjson.dumps, orjson.OPT_APPEND_NEWLINE

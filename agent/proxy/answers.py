@@ -116,6 +116,7 @@ def no_route(exchange: "Exchange") -> None:
 
 def no_cluster(exchange: "Exchange") -> None:
     exchange.chain.counts[names.NO_CLUSTER] += 1
+    assert exchange.choice is not None
     exchange.chain.runtime.note_unserved(exchange.choice.cluster)
     _reply(exchange, 503, b"", "NC", "cluster_not_found")
 
@@ -129,7 +130,7 @@ def upgrade_refused(exchange: "Exchange") -> None:
 def redirect(exchange: "Exchange", action: Redirect) -> None:
     exchange.chain.counts[names.RQ_REDIRECT] += 1
     location = exchange.chain.location(exchange, action)
-    rewrite = exchange.match.rewrite
+    rewrite = exchange.match.rewrite if exchange.match is not None else None
     if rewrite is not None:  # what logs and header operations show is the rewritten one, as in Envoy
         head = exchange.head
         head.headers.set(envoy_headers.ORIGINAL_PATH, head.path)

@@ -16,6 +16,7 @@ from agent.cluster.hosts import Host
 from agent.codec.head import RequestHead, ResponseHead
 from agent.model.cells import REQUESTS
 from agent.model.resets import PROTOCOL_ERROR
+from agent.model.route import Forward
 from agent.stats import names
 from agent.upstream.clusters import UpstreamCluster
 from agent.upstream.connection import UpstreamConnection
@@ -116,7 +117,8 @@ class Attempt:
             self.on_pool_ready(connection)
             return
         self._pool = pool
-        if not pool.wait(self, owner.action.priority_high):
+        action: Forward = owner.action
+        if not pool.wait(self, action.priority_high):
             self._pool = None
             owner.on_try_refused(self)
         elif self._pool is not None:
@@ -128,8 +130,9 @@ class Attempt:
         self._pool = None
         owner = self.owner
         cluster: UpstreamCluster = owner.cluster
+        action: Forward = owner.action
         counts = cluster.stats.counts
-        if not cluster.limits[owner.action.priority_high].admit(REQUESTS):
+        if not cluster.limits[action.priority_high].admit(REQUESTS):
             counts[names.RQ_ACTIVE_OVERFLOW] += 1
             connection.owner.on_released(connection)
             owner.on_try_refused(self)
@@ -192,8 +195,9 @@ class Attempt:
             return
         owner = self.owner
         cluster: UpstreamCluster = owner.cluster
+        action: Forward = owner.action
         cluster.stats.counts[names.RQ_ACTIVE] -= 1
-        cluster.limits[owner.action.priority_high].release(REQUESTS)
+        cluster.limits[action.priority_high].release(REQUESTS)
         self.host.active -= 1
         if reusable:
             upstream.release(True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.cluster.retries import RetryBook, RetryRules
+from agent.cluster.retries import RetryBook
 from agent.codec.head import Headers, RequestHead, ResponseHead
 from agent.codec.serialise import reason_of
 from agent.filters import client_certificate, envoy_headers, forwarded, request_id, response_headers
@@ -25,12 +25,12 @@ from agent.filters.response_headers import http_date
 from agent.model.listener import AccessLog, FilterChain, HttpConnectionManager, Listener
 from agent.model.route import Forward, Redirect
 from agent.proxy.http_connection import HttpConnection
+from agent.proxy.log_facts import facts_of
 from agent.proxy.passage import ChainFilters
 from agent.proxy.plan import RoutePlan, plan_of
 from agent.proxy.runtime import Runtime
 from agent.proxy.standard_metrics import reporter_of
 from agent.router.rewrites import redirect_location
-from agent.router.table import Match
 from agent.stats import names
 from agent.stats.groups import Group
 from agent.stats.names import http_group
@@ -213,7 +213,8 @@ class HttpChain:
 
     def prepare_upstream(self, exchange: "Exchange") -> None:
         """The cluster is known: do to the request what its route says, and find what is tried again."""
-        match: Match = exchange.match
+        match = exchange.match
+        assert match is not None
         plan: RoutePlan = match.plan or plan_of(match)
         if plan.changes_request:
             plan.change_request(exchange)
@@ -226,7 +227,8 @@ class HttpChain:
         """The head as this try sends it."""
         head = exchange.head
         action: Forward = exchange.action
-        retry: RetryRules | None = exchange.retry
+        match, retry = exchange.match, exchange.retry
+        assert match is not None
         timeout_s = action.timeout_s
         per_try_s = retry.expected_try_s if retry is not None else 0.0
         if timeout_s or per_try_s:
@@ -234,7 +236,7 @@ class HttpChain:
             if exchange.attempts > 1 and exchange.attempt is not None and exchange.route_deadline != NEVER:
                 elapsed_s = timeout_s - (exchange.route_deadline - exchange.attempt.started)
             envoy_headers.expect_within(head, timeout_s, per_try_s, elapsed_s)
-        plan: RoutePlan = exchange.match.plan
+        plan: RoutePlan = match.plan
         if plan.counts_attempts:
             envoy_headers.count_attempt(head, exchange.attempts)
         return head
@@ -246,7 +248,9 @@ class HttpChain:
         known = exchange.request_complete and not exchange.head.upgrade
         took_ms = int((exchange.response_at - exchange.request_done_at) * 1000) if known else -1
         response_headers.take_over(head, not self._server, took_ms)
-        plan: RoutePlan = exchange.match.plan
+        match = exchange.match
+        assert match is not None
+        plan: RoutePlan = match.plan
         if plan.changes_response:
             plan.change_response(exchange, head)
         self._finish(exchange, head, exchange.response_at)
@@ -293,6 +297,7 @@ class HttpChain:
 
     def location(self, exchange: "Exchange", action: Redirect) -> bytes:
         """Where a redirect leads."""
+        assert exchange.match is not None
         return redirect_location(action, exchange.match.rewrite, exchange.head)
 
     def account(self, exchange: "Exchange") -> None:
@@ -323,4 +328,4 @@ def asking_identity(listener: Listener) -> str:
 
 def logs_of(runtime: Runtime, configs: tuple[AccessLog, ...]) -> tuple[Log, ...]:
     """(formatter, writer) of each access log. Raises ValueError naming what in its format cannot be used."""
-    return tuple((line_of(config), runtime.access_log(config.path).write) for config in configs)
+    return tuple((line_of(config, facts_of), runtime.access_log(config.path).write) for config in configs)

@@ -121,6 +121,7 @@ class Call(Guard):
         self._body: list[bytes] = []
         self._bytes = 0
         if isinstance(rules.policy.fallback, LastGood):
+            assert exchange.match is not None
             self._asked = Asked(f"{exchange.chain.identity}|{exchange.match.route.name}".encode(), exchange.head)
 
     # --- fallbacks --------------------------------------------------------------------------------------------

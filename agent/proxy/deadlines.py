@@ -10,7 +10,6 @@ Invariant: activity only moves a deadline later, which costs nothing; the wheel 
 
 from typing import TYPE_CHECKING
 
-from agent.cluster.retries import RetryRules
 from agent.model.resets import PER_TRY_IDLE_TIMEOUT, PER_TRY_TIMEOUT
 from agent.model.route import Forward
 from agent.proxy import answers
@@ -56,7 +55,7 @@ def request_done(exchange: "Exchange") -> None:
 
 def start_try(exchange: "Exchange") -> None:
     """Request and connection are there: the per-try timeouts run, the one if it is shorter than the route's."""
-    retry: RetryRules | None = exchange.retry
+    retry = exchange.retry
     if retry is None or exchange.response is not None or exchange.head.upgrade:
         return
     timeout_s, idle_s = retry.per_try_timeout_s, retry.per_try_idle_s
@@ -122,7 +121,8 @@ def on_deadline(exchange: "Exchange", now: float) -> None:
 
 def _try_idle(exchange: "Exchange", now: float) -> None:
     """The per-try idle timeout has passed, unless something has come or gone meanwhile."""
-    exchange.try_idle_at = exchange.active_at + exchange.retry.per_try_idle_s
+    retry = exchange.retry
+    exchange.try_idle_at = exchange.active_at + retry.per_try_idle_s if retry is not None else NEVER
     if exchange.try_idle_at > now:
         arm(exchange)
         return

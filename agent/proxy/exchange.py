@@ -8,15 +8,19 @@ Source: data-plane.md 1.4-1.6, 1.9, 1.11, 2.2, 2.5 and the golden matrix.
 Invariants: exactly one answer and one log line; an answer that breaks off in the middle is cut, never ended properly.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agent.cluster.hosts import Host
+from agent.cluster.retries import RetryRules
 from agent.codec.head import UNTIL_EOF, RequestHead, ResponseHead
 from agent.codec.protocol_error import ProtocolError
 from agent.codec.serialise import CONTINUE, LAST_CHUNK, chunk_bytes, request_bytes, response_bytes
 from agent.filters import response_headers
+from agent.model.route import WeightedCluster
 from agent.proxy import answers, deadlines, hedging, retrying, routing, switched
 from agent.proxy.attempt import Attempt, TryOwner
 from agent.proxy.request_body import RequestBody
+from agent.router.table import Match
 from agent.stats import names
 from agent.upstream.clusters import UpstreamCluster
 from agent.upstream.connection import UpstreamConnection
@@ -76,20 +80,20 @@ class Exchange(TryOwner):
         self.identity = chain.identity
         self.head = head
         self.started = self.active_at = now
-        self.match: Any = None
+        self.match: Match | None = None
         self.action = None
-        self.choice: Any = None
+        self.choice: WeightedCluster | None = None
         self.passage: Passage | None = None  # past HTTP filters; None when there are none for it
         self.cluster = None
         self.body: RequestBody | None = None  # None when there is none
         self.attempt: Attempt | None = None  # the last one
         self.hedged: tuple[Attempt, ...] = ()  # those before it that are awaited too
         self.attempts = 0
-        self.tried: list[Any] = []  # hosts of the tries before
-        self.host: Any = None  # of the last try, as is `carrier`, its connection, also when it is over
+        self.tried: list[Host] = []  # hosts of the tries before
+        self.host: Host | None = None  # of the last try, as is `carrier`, its connection, also when it is over
         self.carrier: UpstreamConnection | None = None
         self.transport_failure = ""  # why no connection could be made
-        self.retry: Any = None  # agent.cluster.retries.RetryRules
+        self.retry: RetryRules | None = None
         self.holds_retry = False  # a retry of this request counts among those under way
         self.race_retried = False
         self.asked_s = 0.0  # when the host wants to be asked again

@@ -62,13 +62,14 @@ class GlobalRateLimitStage(Stage):
 class _Waiting(Kept):
     """A request that waits for the answer, and what this says of it afterwards."""
 
-    __slots__ = ("_config", "_counts", "_exchange", "_fields", "_resume", "question")
+    __slots__ = ("_cluster", "_config", "_counts", "_exchange", "_fields", "_resume", "question")
 
     def __init__(self, config: GlobalRateLimit, exchange: "Exchange", resume: Callable[[], None]) -> None:
         self._config = config
         self._exchange = exchange
         self._resume = resume
-        cluster: str = exchange.choice.cluster
+        assert exchange.choice is not None
+        self._cluster = cluster = exchange.choice.cluster
         self._counts = exchange.chain.runtime.stats.get(stats_key(cluster), lambda: global_limit_group(cluster)).counts
         self._fields: _Fields = ()
         self.question: Question | None = None
@@ -101,7 +102,7 @@ class _Waiting(Kept):
 
     def _refuse(self) -> None:
         config, exchange = self._config, self._exchange
-        cluster = exchange.chain.runtime.snapshot.clusters.get(exchange.choice.cluster)
+        cluster = exchange.chain.runtime.snapshot.clusters.get(self._cluster)
         if cluster is not None:
             cluster.on_local_answer(config.status)
         if config.marked:

@@ -81,6 +81,7 @@ def _head_of(exchange: "Exchange", mirror: Mirror) -> RequestHead:
     copy.headers.set(b"host", copy.authority)
     retry, timeout_s = exchange.retry, exchange.action.timeout_s
     envoy_headers.expect_within(copy, timeout_s, retry.expected_try_s if retry is not None else 0.0, 0.0)
+    assert exchange.match is not None
     if exchange.match.plan.counts_attempts:
         envoy_headers.count_attempt(copy, 1)
     return copy

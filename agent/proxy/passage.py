@@ -152,7 +152,7 @@ class Passage:
 
     def _hold(self) -> None:
         """Unless a filter has answered the request, it waits, within the limits of its route."""
-        match: Match | None = self._exchange.match
+        match = self._exchange.match
         if self._then is not None and match is not None and isinstance(match.route.action, Forward):
             deadlines.hold(self._exchange, match.route.action)
 

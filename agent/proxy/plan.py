@@ -69,6 +69,7 @@ class RoutePlan:
     def change_request(self, exchange: "Exchange") -> None:
         """Do to the request what is configured. Once per request, before its first try."""
         head, choice = exchange.head, exchange.choice
+        assert choice is not None
         if self._request or self._cluster_request:
             self._apply(self._request, self._cluster_request, head.headers, exchange)
         rewrite = self._match.rewrite

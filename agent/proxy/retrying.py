@@ -10,7 +10,6 @@ Invariants: nothing is tried again after the first byte of an answer went to the
 
 from typing import TYPE_CHECKING
 
-from agent.cluster.retries import RetryRules
 from agent.codec.head import ResponseHead
 from agent.model.resets import OVERFLOW, PER_TRY_IDLE_TIMEOUT, PER_TRY_TIMEOUT
 from agent.proxy import answers, deadlines, hedging
@@ -28,8 +27,8 @@ _COUNTED = {PER_TRY_TIMEOUT: names.RQ_PER_TRY_TIMEOUT, PER_TRY_IDLE_TIMEOUT: nam
 def after_answer(exchange: "Exchange", attempt: Attempt, head: ResponseHead, end_stream: bool) -> bool:
     """Whether this answer is not taken, since another try follows or is awaited. Call it only for a request that has
     retry rules."""
-    retry: RetryRules = exchange.retry
-    hedged = exchange.hedged
+    retry, hedged = exchange.retry, exchange.hedged
+    assert retry is not None
     if not hedged and head.status not in retry.statuses and not retry.looks_further and not exchange.holds_retry:
         return False
     if attempt not in hedged and _repeatable(exchange) and exchange.cluster.retry_after_status(exchange, head):
@@ -75,7 +74,7 @@ def after_overflow(exchange: "Exchange", attempt: Attempt) -> None:
 
 def after_timeout(exchange: "Exchange", attempt: Attempt, reason: str) -> None:
     """The try takes longer than one may: it is given up, or goes on beside another one."""
-    if exchange.retry.hedges:
+    if exchange.retry is not None and exchange.retry.hedges:
         _try_beside(exchange, attempt)
         return
     exchange.cluster.stats.counts[_COUNTED[reason]] += 1
@@ -94,7 +93,8 @@ def _try_beside(exchange: "Exchange", attempt: Attempt) -> None:
         attempt.late = True
         if not attempt.is_held:
             exchange.cluster.on_timeout(attempt.host)
-        may = exchange.response is None and exchange.retry.policy.retry_on and _repeatable(exchange)
+        rules = exchange.retry
+        may = exchange.response is None and rules is not None and rules.policy.retry_on and _repeatable(exchange)
         if may and exchange.cluster.retry_beside(exchange):
             exchange.hedged = (*exchange.hedged, attempt)
             _pause(exchange, attempt)

@@ -8,12 +8,11 @@ Invariant: a request keeps the configuration with which it was routed.
 
 from typing import TYPE_CHECKING
 
-from agent.model.route import Forward, Redirect, WeightedCluster
+from agent.model.route import Forward, Redirect
 from agent.proxy import answers, deadlines, switched
 from agent.proxy.mirror import copies_of
 from agent.proxy.passage import Passage
 from agent.proxy.runtime import Snapshot
-from agent.router.table import Match
 from agent.router.weights import pick_cluster
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def route(exchange: "Exchange") -> None:
 
 def _filter(exchange: "Exchange", snapshot: Snapshot) -> None:
     """Let the request pass the filters before the router, who know its cluster."""
-    match: Match | None = exchange.match
+    match = exchange.match
     if match is not None and isinstance(match.route.action, Forward):
         exchange.choice = pick_cluster(match.route.action, exchange.chain.rng)
     exchange.passage = passage = Passage(exchange)
@@ -47,7 +46,7 @@ def _filter(exchange: "Exchange", snapshot: Snapshot) -> None:
 
 
 def _act(exchange: "Exchange", snapshot: Snapshot) -> None:
-    match: Match | None = exchange.match
+    match = exchange.match
     if match is None:
         answers.no_route(exchange)
         return
@@ -63,7 +62,7 @@ def _act(exchange: "Exchange", snapshot: Snapshot) -> None:
 
 def _forward(exchange: "Exchange", action: Forward, snapshot: Snapshot) -> None:
     chain, head = exchange.chain, exchange.head
-    choice: WeightedCluster | None = exchange.choice
+    choice = exchange.choice
     if choice is None:
         clusters = action.clusters
         exchange.choice = choice = clusters[0] if len(clusters) == 1 else pick_cluster(action, chain.rng)

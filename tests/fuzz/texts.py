@@ -6,12 +6,13 @@ Invariants: a format is refused with a FormatError, or makes a line of any reque
 import json
 
 from agent.filters import paths
-from agent.filters.access_log import DEFAULT, line_of
+from agent.filters.access_log import DEFAULT
 from agent.filters.formats import constant_of, text_format
 from agent.filters.subject import FormatError
 from agent.model.listener import AccessLog
 from controlplane.compiler.access_log import FIELDS
 from tests.fuzz.target import Target
+from tests.support.log_lines import line_of
 from tests.unit.agent.filters.test_formats import subject, unread
 
 _FORMAT_PIECES = (

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from agent.cluster.retries import RetryRules
 from agent.config.decode import Meaning, decode, decode_whole
 from agent.config.fields import Rejected
-from agent.filters.access_log import line_of
 from agent.filters.header_operations import Operations
 from agent.ipc import frames
 from agent.ipc.messages import Put
@@ -22,6 +21,7 @@ from mesh.xds import type_url
 from tests.support import decoding as given_
 from tests.support.depth import examples
 from tests.support.golden import MESSAGES, cases
+from tests.support.log_lines import line_of
 
 URLS = sorted(MESSAGES)
 OURS = [case for case in cases() if case.proxy.dialect is Dialect.GOSSAMER]

@@ -7,11 +7,11 @@ import orjson
 import pytest
 
 from agent.codec.head import Headers, RequestHead, ResponseHead
-from agent.filters.access_log import line_of
 from agent.filters.formats import constant_of, text_format, value_format
 from agent.filters.subject import FormatError
 from agent.model.listener import AccessLog
 from controlplane.compiler.access_log import FIELDS
+from tests.support.log_lines import line_of
 
 
 def headers(**fields: str) -> Headers:

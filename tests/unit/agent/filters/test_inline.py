@@ -7,12 +7,12 @@ import orjson
 import pytest
 
 from agent.codec.head import Headers, RequestHead
-from agent.filters.access_log import line_of
 from agent.filters.formats import value_format
 from agent.filters.inline import _EXPRESSIONS, expression
 from agent.filters.subject import readable
 from agent.model.listener import AccessLog
 from controlplane.compiler.access_log import FIELDS
+from tests.support.log_lines import line_of
 from tests.unit.agent.filters.test_formats import headers, subject, unread
 
 TEXTS = sorted({*_EXPRESSIONS, *FIELDS.values(), "%RESP(x-none)%", "%RESP(grpc-status)%", "%REQ(Host)%", "%REQ(a):2%"})
