@@ -82,7 +82,6 @@ class AdsServer:
         self.streams: list[Stream] = []  # all, oldest first
         self.open: list[Stream] = []
         self.held: set[str] = set()
-        self.is_silent = False  # accepts, says nothing
         self.silent_streams: frozenset[int] = frozenset()  # places in `streams` where it says nothing
         self.hangs_up = False  # ends every stream at its first request
         self.answers_first = False  # with `hangs_up`: after one response
@@ -212,7 +211,7 @@ class AdsServer:
             stream.out.put(None)
 
     def _take(self, stream: Stream, request: Any) -> None:
-        if self.is_silent or self.streams.index(stream) in self.silent_streams:
+        if self.streams.index(stream) in self.silent_streams:
             return
         state = stream.types.get(request.type_url)
         is_first = state is None
