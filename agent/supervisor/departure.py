@@ -36,22 +36,12 @@ async def leave(
     """Take leave. `drain`: says that the instances are DRAINING; `timeout_s`: what workers have for their requests."""
     try:
         async with asyncio.timeout(END_S):
-            await _leave(data_path, announcements, reports, drain, timeout_s)
+            await data_path.flow.keep()
+            drain()
+            if await reports.settle(DRAINING_TOLD_S):
+                await asyncio.sleep(PEERS_LEARN_S)
+            await data_path.drain(timeout_s)
+            announcements.leave()
+            await reports.settle(GONE_TOLD_S)
     except TimeoutError:
         _log.error("the end took too long", limit_s=END_S)
-
-
-async def _leave(
-    data_path: DataPath,
-    announcements: Announcements,
-    reports: ReportClient,
-    drain: Callable[[], None],
-    timeout_s: float,
-) -> None:
-    await data_path.flow.keep()
-    drain()
-    if await reports.settle(DRAINING_TOLD_S):
-        await asyncio.sleep(PEERS_LEARN_S)
-    await data_path.drain(timeout_s)
-    announcements.leave()
-    await reports.settle(GONE_TOLD_S)

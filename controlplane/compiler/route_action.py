@@ -27,6 +27,7 @@ from controlplane.compiler.retries import retry_policy
 from controlplane.model.circuit_breakers import NO_CHOICE, BreakerChoice
 from controlplane.model.services import Port
 from controlplane.policy.http_route import (
+    DEFAULT_PORTS,
     DEFAULT_RETRIES,
     HTTPRedirect,
     HTTPRewrite,
@@ -46,7 +47,6 @@ _CODES: Mapping[int, Any] = {
     308: RedirectAction.PERMANENT_REDIRECT,
 }
 _NOT_IMPLEMENTED = 501
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 DestinationKey = tuple[str, str, int]  # host, subset, port as written; 0 = none
 
@@ -204,5 +204,5 @@ def _redirect(redirect: HTTPRedirect) -> RedirectAction:
     if redirect.port:
         action.port_redirect = redirect.port
     elif redirect.derive_port is RedirectPortSelection.FROM_PROTOCOL_DEFAULT and redirect.authority:
-        action.port_redirect = _DEFAULT_PORTS.get(redirect.scheme, 80)
+        action.port_redirect = DEFAULT_PORTS.get(redirect.scheme, 80)
     return action

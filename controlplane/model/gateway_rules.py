@@ -39,6 +39,7 @@ from controlplane.policy.gateway_api_routes import (
     ValueMatchType,
 )
 from controlplane.policy.http_route import (
+    DEFAULT_PORTS,
     DEFAULT_RETRY_ATTEMPTS,
     Destination,
     HeaderOperations,
@@ -59,7 +60,6 @@ from controlplane.policy.kinds import HTTP_ROUTE
 from controlplane.policy.objects import PolicyObject
 from controlplane.policy.string_match import StringMatch
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _DEFAULT_TRIES = 1
 _RETRY_ON = ("connect-failure", "refused-stream", "reset-before-request")
 _INTERNAL_ERROR = 500
@@ -189,14 +189,14 @@ class _Translation:
 
     def _redirect(self, own: HTTPRequestRedirectFilter, path: HTTPPathMatch) -> HTTPRedirect:
         scheme = own.scheme or self._site.scheme
-        port = own.port or (_DEFAULT_PORTS[own.scheme] if own.scheme else self._site.port)
-        named = own.hostname or self._site.port == _DEFAULT_PORTS[self._site.scheme]
+        port = own.port or (DEFAULT_PORTS[own.scheme] if own.scheme else self._site.port)
+        named = own.hostname or self._site.port == DEFAULT_PORTS[self._site.scheme]
         uri, prefix = _redirect_path(own.path, path)
         return HTTPRedirect(
             uri=uri,
             prefix_rewrite=prefix,
             authority=own.hostname,
-            port=None if named and port == _DEFAULT_PORTS[scheme] else port,
+            port=None if named and port == DEFAULT_PORTS[scheme] else port,
             scheme=own.scheme,
             redirect_code=own.status_code,
         )
@@ -212,7 +212,7 @@ def at_host(rule: BackendRule, host: str) -> BackendRule:
     redirect = rule.redirect
     if redirect is None or redirect.authority or host.startswith("*") or redirect.port is None:
         return rule
-    if redirect.port != _DEFAULT_PORTS.get(redirect.scheme):
+    if redirect.port != DEFAULT_PORTS.get(redirect.scheme):
         return rule
     return rule.model_copy(update={"redirect": redirect.model_copy(update={"authority": host, "port": None})})
 

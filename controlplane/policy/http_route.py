@@ -27,6 +27,7 @@ from controlplane.policy.scalars import (
 from controlplane.policy.spec import Spec
 from controlplane.policy.string_match import StringMatch
 
+DEFAULT_PORTS = {"http": 80, "https": 443}  # by scheme
 # Istio's code defaults of a route without `retries`; 503 is no longer among them (istio#50506).
 DEFAULT_RETRY_ATTEMPTS = 2
 DEFAULT_RETRY_ON = ("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")

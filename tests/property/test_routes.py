@@ -1,6 +1,7 @@
 """The route table against a dumb reading of the same configuration."""
 
 import re
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,49 +53,37 @@ ROUTES = st.lists(MATCHES, max_size=4)
 HOSTS = st.lists(st.tuples(st.lists(DOMAINS, min_size=1, max_size=3), ROUTES), max_size=6)
 FIELDS = st.dictionaries(FIELD_NAMES, VALUES)
 QUERIES = st.lists(st.tuples(FIELD_NAMES, VALUES), max_size=3)
+
+
+class Request(NamedTuple):
+    """`share`: what chance says, 0.0 to 1.0."""
+
+    name: str
+    port: str
+    path: str
+    fields: dict[str, str]
+    query: list[tuple[str, str]]
+    share: float
+
+
+REQUESTS = st.builds(Request, NAMES, PORTS, PATHS, FIELDS, QUERIES, st.sampled_from([0.0, 0.4999995, 0.5, 0.999999]))
 MANY = st.lists(MATCHES, min_size=MIN_ROUTES + 1, max_size=MIN_ROUTES + 15)
 
 
 @settings(max_examples=examples(400))
-@given(
-    hosts=HOSTS,
-    name=NAMES,
-    port=PORTS,
-    path=PATHS,
-    fields=FIELDS,
-    query=QUERIES,
-    share=st.sampled_from([0.0, 0.4999995, 0.5, 0.999999]),
-    ignore_port=st.booleans(),
-    split=st.integers(0, 6),
-)
+@given(hosts=HOSTS, request=REQUESTS, ignore_port=st.booleans(), split=st.integers(0, 6))
 def test_the_table_agrees_with_the_model(
-    hosts: list[tuple[list[str], list[RouteMatch]]],
-    name: str,
-    port: str,
-    path: str,
-    fields: dict[str, str],
-    query: list[tuple[str, str]],
-    share: float,
-    ignore_port: bool,
-    split: int,
+    hosts: list[tuple[list[str], list[RouteMatch]]], request: Request, ignore_port: bool, split: int
 ) -> None:
     """Whether its hosts come inline or as resources of their own."""
-    check(hosts, name, port, path, fields, query, share, ignore_port, split)
+    check(hosts, request, ignore_port=ignore_port, split=split)
 
 
 @settings(max_examples=examples(200))
-@given(
-    matches=MANY,
-    path=PATHS,
-    fields=FIELDS,
-    query=QUERIES,
-    share=st.sampled_from([0.0, 0.4999995, 0.5, 0.999999]),
-)
-def test_a_host_of_many_routes_agrees_with_the_model(
-    matches: list[RouteMatch], path: str, fields: dict[str, str], query: list[tuple[str, str]], share: float
-) -> None:
+@given(matches=MANY, request=REQUESTS)
+def test_a_host_of_many_routes_agrees_with_the_model(matches: list[RouteMatch], request: Request) -> None:
     """It has an index."""
-    check([(["*"], matches)], "a", "", path, fields, query, share, False, 0)
+    check([(["*"], matches)], request)
 
 
 @settings(max_examples=examples(200))
@@ -107,16 +96,9 @@ def test_the_index_gives_all_routes_that_fit_in_their_order(matches: list[RouteM
 
 
 def check(
-    hosts: list[tuple[list[str], list[RouteMatch]]],
-    name: str,
-    port: str,
-    path: str,
-    fields: dict[str, str],
-    query: list[tuple[str, str]],
-    share: float,
-    ignore_port: bool,
-    split: int,
+    hosts: list[tuple[list[str], list[RouteMatch]]], request: Request, *, ignore_port: bool = False, split: int = 0
 ) -> None:
+    name, port, path, fields, query, share = request
     made = tuple(
         VirtualHost(
             name=str(number),

@@ -36,6 +36,7 @@ from controlplane.policy.regexes import regex_problem
 from controlplane.policy.rules.fields import check_port, check_unique
 from controlplane.policy.rules.gateway_api import check_hostname, check_length, check_parents, check_reference
 from controlplane.policy.rules.http_route import REDIRECT_CODES
+from controlplane.policy.spec import wire_name
 from controlplane.policy.violations import Found, Path, Report
 
 _MAX_HOSTNAMES = 16
@@ -58,14 +59,6 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _HTTP_FILTERS = ("request_header_modifier", "response_header_modifier", "request_mirror", "request_redirect",
                  "url_rewrite", "extension_ref")  # fmt: skip
 _GRPC_FILTERS = ("request_header_modifier", "response_header_modifier", "request_mirror", "extension_ref")
-_WIRE = {
-    "request_header_modifier": "requestHeaderModifier",
-    "response_header_modifier": "responseHeaderModifier",
-    "request_mirror": "requestMirror",
-    "request_redirect": "requestRedirect",
-    "url_rewrite": "urlRewrite",
-    "extension_ref": "extensionRef",
-}
 _REPEATABLE = ("RequestMirror", "ExtensionRef")
 
 
@@ -210,15 +203,15 @@ def _check_filter(report: Report, path: Path, own: RouteFilter) -> None:
     if own.type is None:
         report.refuse(path / "type", "the type of the filter")
         return
-    wanted = next(name for name in fields if _WIRE[name].lower() == own.type.lower())
+    wanted = next(name for name in fields if wire_name(name).lower() == own.type.lower())
     if getattr(own, wanted) is None:
-        report.refuse(path / _WIRE[wanted], f"the settings of a {own.type}")
+        report.refuse(path / wire_name(wanted), f"the settings of a {own.type}")
     for name in fields:
         if name != wanted and getattr(own, name) is not None:
-            report.refuse(path / _WIRE[name], f"none in a filter whose type is {own.type}")
+            report.refuse(path / wire_name(name), f"none in a filter whose type is {own.type}")
     for name in ("request_header_modifier", "response_header_modifier"):
         if getattr(own, name) is not None:
-            _check_headers(report, path / _WIRE[name], getattr(own, name), request=name.startswith("request"))
+            _check_headers(report, path / wire_name(name), getattr(own, name), request=name.startswith("request"))
     if own.request_mirror is not None:
         _check_mirror(report, path / "requestMirror", own.request_mirror)
     if own.extension_ref is not None:
@@ -336,7 +329,7 @@ def _check_prefixes(report: Report, path: Path, rule: HTTPRouteRule) -> None:
                 settings = getattr(item, name)
                 modifier = settings.path if settings is not None else None
                 if modifier is not None and modifier.type is PathModifierType.REPLACE_PREFIX_MATCH:
-                    place = where.at(index) / _WIRE[name] / "path" / "replacePrefixMatch"
+                    place = where.at(index) / wire_name(name) / "path" / "replacePrefixMatch"
                     report.refuse(place, "exactly one match in the rule, with a path of type PathPrefix")
 
 
