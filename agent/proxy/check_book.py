@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from agent.ipc.messages import CheckAnswers, CheckQuestions
+from agent.ipc.messages import CheckQuestions
 from agent.model.ext_authz import CheckQuestion
 from agent.proxy.pause import Pause
 from agent.proxy.question_book import Heard, Question, QuestionBook
@@ -27,9 +27,7 @@ class CheckBook(QuestionBook):
 
     __slots__ = ("_dropped", "_gap_s", "_given_up", "_lost", "_new", "_pause", "_send", "_sent")
 
-    def __init__(
-        self, wheel: TimerWheel, clock: Callable[[], float], send: Send, gap_s: float = GAP_S
-    ) -> None:  # fmt: skip
+    def __init__(self, wheel: TimerWheel, clock: Callable[[], float], send: Send, gap_s: float = GAP_S) -> None:
         super().__init__(wheel, clock)
         self._send = send
         self._gap_s = gap_s
@@ -49,11 +47,6 @@ class CheckBook(QuestionBook):
         if question is not None:
             self._new[question.number] = replace(asked, number=question.number)
         return question
-
-    def hear(self, answers: CheckAnswers) -> None:
-        """From the supervisor."""
-        for answer in answers.answers:
-            self.hear_one(answer.number, answer)
 
     def drop(self, question: Question) -> None:
         if question.number in self._sent and not self._lost:

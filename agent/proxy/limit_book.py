@@ -6,7 +6,7 @@ Not:    what a request asks and what the answer does to it (global_rate_limit).
 from collections.abc import Callable
 
 from agent.filters.rate_limit_descriptors import Entries
-from agent.ipc.messages import LimitAnswers, LimitQuestions
+from agent.ipc.messages import LimitQuestions
 from agent.model.rate_limit import LimitQuestion
 from agent.proxy.question_book import Heard, Question, QuestionBook
 from agent.upstream.wheel import TimerWheel
@@ -30,11 +30,6 @@ class LimitBook(QuestionBook):
         if question is not None:
             self._new.append(LimitQuestion(question.number, domain, descriptors, timeout_s))
         return question
-
-    def hear(self, answers: LimitAnswers) -> None:
-        """From the supervisor."""
-        for answer in answers.answers:
-            self.hear_one(answer.number, answer)
 
     def flush(self) -> None:
         new, self._new = self._new, []

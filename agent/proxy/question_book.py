@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from agent.ipc.messages import CheckAnswers, LimitAnswers
 from agent.upstream.wheel import Timed, TimerWheel
 
 MAX_QUESTIONS: Final = 1024
@@ -91,11 +92,12 @@ class QuestionBook:
         self._told = True
         self.flush()
 
-    def hear_one(self, number: int, answer: Any) -> None:
+    def hear(self, answers: LimitAnswers | CheckAnswers) -> None:
         """From the supervisor."""
-        question = self._asking.get(number)
-        if question is not None:  # else it was too late
-            question.end(answer)
+        for answer in answers.answers:
+            question = self._asking.get(answer.number)
+            if question is not None:  # else it was too late
+                question.end(answer)
 
     def leave(self, question: Question) -> None:
         if self._asking.pop(question.number, None) is not None:

@@ -153,7 +153,6 @@ class WorkerLink:
         self._commits = 0
         self._confirmed = 0  # the last Commit of which it has said that it is done
         self._sent_target: Target | None = None
-        self._committed_target: Target | None = None
         self._pings = 0
         self._feeding: asyncio.Task[None] | None = None
         self._takeover_path = _takeover_path(launch)
@@ -174,7 +173,7 @@ class WorkerLink:
     @property
     def up_to_date(self) -> bool:
         """It serves the newest target."""
-        return self.phase is Phase.SERVING and self._committed_target is self._target and self._target is not None
+        return self.phase is Phase.SERVING
 
     @property
     def behind(self) -> bool:
@@ -334,7 +333,6 @@ class WorkerLink:
             self.problems = problems
         self._confirmed = version
         if version == self._commits and self.phase in (Phase.FEEDING, Phase.SERVING):
-            self._committed_target = self._sent_target
             self.phase = Phase.SERVING if self._sent_target is self._target else Phase.FEEDING
         self._owner.on_committed(self)
 
